@@ -1,0 +1,1 @@
+../../palaestra/__init__.py
