@@ -1,0 +1,1 @@
+"""Inventory and supply-network worlds."""

@@ -1,0 +1,190 @@
+"""The table of systems: what of the literature the suite implements, how it is proved, and what was shown of it.
+
+A system is declared here with the tests that prove its identities and the claims that demonstrate it. The table with
+their verdicts ships as `systems.json`, so that reading it needs neither the tests nor the rows:
+
+    python -m palaestra.systems            print the table
+    python -m palaestra.systems --json     print it as JSON
+    python -m palaestra.systems --write    make it anew from the rows in results/ (in a checkout)
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A system of the suite.
+
+    Attributes:
+        title: Exact title of its paper.
+        short: Short name.
+        kind: "agent", "env", "recipe", "wrapper", "evaluator", ...
+        reach: How to reach it: an id, or "package.module:name".
+        tests: Test files, or tests as "file::function", that prove its identities; at least one.
+        claims: Names of the claims that demonstrate it.
+    """
+
+    title: str
+    short: str
+    kind: str
+    reach: str
+    tests: tuple[str, ...]
+    claims: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse systems without tests: they do not appear in the table."""
+        if not self.tests:
+            raise ValueError(f"Declaration: {self.title!r} has tests=(); expected at least one test")
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A claim about a system.
+
+    Attributes:
+        claim: Its name.
+        verdict: "shown", "refuted", "inconclusive" or "none yet".
+        rows: File of its rows.
+        command: The command that makes them.
+    """
+
+    claim: str
+    verdict: str
+    rows: str
+    command: str
+
+
+@dataclass(frozen=True)
+class SystemEntry:
+    """A line of the table.
+
+    Attributes:
+        title: Exact title of the paper.
+        short: Short name.
+        kind: "agent", "env", "recipe", ...
+        reach: How to reach it.
+        tests: The tests that prove its identities.
+        claims: Its demonstrations.
+        status: "exact": its identities pass as tests, without which it would not be here.
+        verdict: The verdict on its claims together: "shown", "refuted", "inconclusive" or "none yet".
+    """
+
+    title: str
+    short: str
+    kind: str
+    reach: str
+    tests: tuple[str, ...]
+    claims: tuple[Demonstration, ...]
+    verdict: str
+    status: str = "exact"
+
+
+DECLARED: tuple[Declaration, ...] = (
+    Declaration(
+        title="Soft Actor-Critic Algorithms and Applications",
+        short="SAC",
+        kind="agent",
+        reach="sac",
+        tests=("tests/agents/actor_critic/test_sac.py", "tests/agents/test_sb3_oracle.py"),
+        claims=("sac-pendulum", "sac-halfcheetah-vs-sb3"),
+    ),
+)
+
+
+def build_table(results: Path, declared: tuple[Declaration, ...] = DECLARED) -> list[SystemEntry]:
+    """Return the table with the verdicts that the rows give.
+
+    Args:
+        results: Folder of claims and rows.
+        declared: The systems.
+
+    Raises:
+        ValueError: If a system names a claim that is not among the claims, or one about another system.
+    """
+    # Computing verdicts needs SciPy; whoever only reads the table does not wait for it.
+    from palaestra.agents.evaluation.claims import overall, read_claims, verdict
+    from palaestra.agents.evaluation.rows import read_rows
+
+    claims = {claim.name: claim for claim in read_claims(results / "claims")}
+    entries = []
+    for system in declared:
+        strangers = [name for name in system.claims if name not in claims or claims[name].system != system.title]
+        if strangers:
+            raise ValueError(
+                f"{system.short}: claims {strangers} are missing or about another system; expected its own"
+            )
+        verdicts = {name: verdict(claims[name], read_rows(results / f"{name}.jsonl")).status for name in system.claims}
+        demonstrations = tuple(
+            Demonstration(name, found, f"results/{name}.jsonl", f"python -m palaestra.scripts.benchmark {name}")
+            for name, found in verdicts.items()
+        )
+        together = overall(list(verdicts.values()))
+        entries.append(
+            SystemEntry(system.title, system.short, system.kind, system.reach, system.tests, demonstrations, together)
+        )
+    return entries
+
+
+def table_text(entries: list[SystemEntry]) -> str:
+    """Return the table as the text of `systems.json`."""
+    return json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2, ensure_ascii=False) + "\n"
+
+
+def load_table() -> list[SystemEntry]:
+    """Return the table that ships with the package."""
+    records: list[dict[str, Any]] = json.loads(_table_file().read_text(encoding="utf-8"))
+    return [
+        SystemEntry(
+            **{
+                **record,
+                "tests": tuple(record["tests"]),
+                "claims": tuple(Demonstration(**claim) for claim in record["claims"]),
+            }
+        )
+        for record in records
+    ]
+
+
+def render(as_json: bool = False) -> str:
+    """Return the table that ships with the package, for reading or as JSON."""
+    entries = load_table()
+    if as_json:
+        return table_text(entries).rstrip("\n")
+    blocks = []
+    for entry in entries:
+        lines = [
+            f"{entry.short}: {entry.title}",
+            f"  {entry.kind}, reached as {entry.reach}",
+            f"  status: {entry.status}, {entry.verdict}",
+        ]
+        lines += [f"  test: {test}" for test in entry.tests]
+        lines += [f"  claim {shown.claim}: {shown.verdict} ({shown.rows}; {shown.command})" for shown in entry.claims]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def main() -> None:
+    """Print the table, or make it anew."""
+    parser = argparse.ArgumentParser(prog="python -m palaestra.systems", description="The table of systems.")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("--write", action="store_true", help="make systems.json anew from results/")
+    arguments = parser.parse_args()
+    if arguments.write:
+        Path(str(_table_file())).write_text(table_text(build_table(Path("results"))), encoding="utf-8")
+    print(render(arguments.json))
+
+
+def _table_file() -> Any:
+    return resources.files("palaestra") / "systems.json"
+
+
+if __name__ == "__main__":
+    main()
