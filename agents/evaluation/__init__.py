@@ -1,0 +1,1 @@
+"""The evaluation contract, statistics, rows and claims."""

@@ -1,0 +1,33 @@
+"""Policy-gradient surrogates: what is minimised in place of the return."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
+    """Return the clipped surrogate loss (Schulman et al. 2017, eq. 7), a scalar to minimise.
+
+    Its gradient vanishes exactly in the rows with A > 0 and ratio > 1 + clip, or A < 0 and ratio < 1 - clip.
+
+    Args:
+        log_ratio: log pi(a|s) - log pi_old(a|s) `[batch]`.
+        advantage: `[batch]`.
+        clip_range: Half-width of the trusted interval around ratio 1.
+    """
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    return -torch.minimum(advantage * ratio, advantage * clipped).mean()
+
+
+@torch.no_grad()
+def approximate_kl(log_ratio: Tensor) -> Tensor:
+    """Return the low-variance estimate of KL(old || new), mean((ratio - 1) - log ratio), a scalar of at least 0."""
+    return (log_ratio.expm1() - log_ratio).mean()
+
+
+@torch.no_grad()
+def clip_fraction(log_ratio: Tensor, clip_range: float) -> Tensor:
+    """Return the share of rows whose ratio left the trusted interval."""
+    return (log_ratio.expm1().abs() > clip_range).float().mean()

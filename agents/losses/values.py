@@ -1,0 +1,37 @@
+"""Targets and losses of value functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, gamma: float) -> Tensor:
+    """Return r + gamma (1 - terminated) V(s'), `[batch]`; a truncated row keeps its bootstrap.
+
+    Args:
+        reward: `[batch]`.
+        terminated: Bools `[batch]`.
+        next_value: Value of the true successor `[batch]`.
+        gamma: Discount in [0, 1].
+    """
+    return reward + gamma * next_value.masked_fill(terminated, 0.0)
+
+
+def squared_error_per_critic(values: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error of each critic `[critics]` for values `[critics, batch]` and a target `[batch]`."""
+    return (values - target).square().mean(-1)
+
+
+def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip_range: float | None) -> Tensor:
+    """Return the mean squared value error, with the prediction kept within `clip_range` of the old one if given.
+
+    Args:
+        value: V(s) `[batch]` under training.
+        old_value: V(s) `[batch]` at collection.
+        target: Return targets `[batch]`.
+        clip_range: Largest change of a prediction, or None for no clipping.
+    """
+    if clip_range is not None:
+        value = old_value + (value - old_value).clamp(-clip_range, clip_range)
+    return torch.nn.functional.mse_loss(value, target)

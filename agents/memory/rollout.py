@@ -1,0 +1,105 @@
+"""The rollout buffer: one stretch of on-policy experience, its advantages and its minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from palaestra.agents.losses.advantages import generalised_advantages
+from palaestra.agents.memory.fields import flatten_fields, nest_fields
+
+
+class RolloutBuffer:
+    """Fields `[steps, num_envs, ...]`, filled step by step; a checkpoint may be taken when it is partly full.
+
+    Required fields of a step: reward, value, next_value, terminated, truncated, valid. Everything else (observation,
+    action, log_prob, masks, recurrent states, the stored extras of a ratio) is kept and returned as given.
+
+    Args:
+        steps: Steps per rollout.
+        device: Where the arrays live.
+    """
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self.steps, self.device = steps, device
+        self.position = 0
+        self.fields: dict[str, Tensor] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether all steps are filled."""
+        return self.position == self.steps
+
+    def clear(self) -> None:
+        """Start a new rollout."""
+        self.position = 0
+
+    def add(self, **step: Tensor | dict[str, Tensor]) -> None:
+        """Store one step; each value is `[num_envs, ...]` or a dict of such."""
+        flat = flatten_fields(step)
+        for name, value in flat.items():
+            if name not in self.fields:
+                self.fields[name] = torch.zeros((self.steps, *value.shape), dtype=value.dtype, device=self.device)
+            self.fields[name][self.position] = value
+        self.position += 1
+
+    def tree(self) -> dict[str, Any]:
+        """Return all fields `[steps, num_envs, ...]`, nested as they were added."""
+        return nest_fields(self.fields)
+
+    def set_next_value(self, step: int, value: Tensor) -> None:
+        """Fill V of the successor `[num_envs]` for a stored step, except where the episode ended there."""
+        f = self.fields
+        done = f["terminated"][step] | f["truncated"][step]
+        f["next_value"][step] = torch.where(done, f["next_value"][step], value)
+
+    def compute_advantages(self, gamma: float, gae_lambda: float) -> None:
+        """Add the fields `advantage` and `target` (= advantage + value), both `[steps, num_envs]`."""
+        f = self.fields
+        f["advantage"] = generalised_advantages(
+            f["reward"], f["value"], f["next_value"], f["terminated"], f["truncated"], gamma, gae_lambda
+        )
+        f["target"] = f["advantage"] + f["value"]
+
+    def minibatches(self, batch_size: int, generator: Generator) -> Iterator[dict[str, Any]]:
+        """Yield shuffled minibatches covering every valid step once; fields are `[batch, ...]`."""
+        flat = {name: field.flatten(0, 1) for name, field in self.fields.items()}
+        valid = flat["valid"]
+        order = torch.randperm(len(valid), generator=generator, device=self.device)
+        if not bool(valid.all()):
+            order = order[valid[order]]
+        shuffled = {name: field.index_select(0, order) for name, field in flat.items() if name != "valid"}
+        for start in range(0, len(order), batch_size):
+            yield nest_fields({name: field[start : start + batch_size] for name, field in shuffled.items()})
+
+    def sequence_minibatches(self, envs_per_batch: int, generator: Generator) -> Iterator[dict[str, Any]]:
+        """Yield minibatches of whole env rows for recurrent policies.
+
+        Each holds the valid steps flat `[batch, ...]`, and under "sequence" every field as `[steps, envs, ...]`.
+        """
+        order = torch.randperm(self.fields["reward"].shape[1], generator=generator, device=self.device)
+        for envs in order.split(envs_per_batch):
+            rows = {name: field[:, envs] for name, field in self.fields.items()}
+            valid = rows["valid"].flatten()
+            flat = {name: field.flatten(0, 1)[valid] for name, field in rows.items()}
+            yield {"sequence": nest_fields(rows), **nest_fields(flat)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the filled part."""
+        return {
+            "position": self.position,
+            "fields": {name: field[: self.position] for name, field in self.fields.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the filled part."""
+        self.position, self.fields = state["position"], {}
+        if self.position == 0:
+            return
+        for name, value in state["fields"].items():
+            field = torch.zeros((self.steps, *value.shape[1:]), dtype=value.dtype, device=self.device)
+            field[: self.position] = value
+            self.fields[name] = field

@@ -1,0 +1,125 @@
+"""Policy and value networks over a common encoder, with an optional recurrent core."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from palaestra.agents.nn.distributions import Categorical, DiagonalGaussian, Distribution, MultiCategorical
+from palaestra.agents.nn.networks import Observation, make_encoder, mlp, orthogonal_
+
+
+class ActorCritic(nn.Module):
+    """Separate policy and value trunks; a diagonal Gaussian or (masked) categorical head by the action space.
+
+    Args:
+        observation_space: Space of one observation.
+        action_space: Box, Discrete or MultiDiscrete.
+        hidden: Widths of the hidden layers of both trunks.
+        activation: Name of the activation.
+        log_std_init: Initial log standard deviation of Box actions, in the [-1, 1] scale.
+        recurrent_size: Width of an LSTM between encoder and trunks, 0 for none.
+        encoder: Name of the encoder.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        hidden: Sequence[int],
+        activation: str = "tanh",
+        log_std_init: float = 0.0,
+        recurrent_size: int = 0,
+        encoder: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.encoder = make_encoder(observation_space, encoder)
+        width = int(self.encoder.features)  # type: ignore[arg-type]
+        self.core = nn.LSTMCell(width, recurrent_size) if recurrent_size else None
+        width = recurrent_size or width
+        self.counts: list[int] = []
+        self.log_std: nn.Parameter | None = None
+        if isinstance(action_space, spaces.Box):
+            outputs = math.prod(action_space.shape)
+            self.log_std = nn.Parameter(torch.full((outputs,), float(log_std_init)))
+        elif isinstance(action_space, spaces.MultiDiscrete):
+            self.counts = [int(n) for n in action_space.nvec.flat]
+            outputs = sum(self.counts)
+        elif isinstance(action_space, spaces.Discrete):
+            outputs = int(action_space.n)
+        else:
+            raise TypeError(f"ActorCritic: action space {action_space}; expected Box, Discrete or MultiDiscrete")
+        self.policy = mlp([width, *hidden, outputs], activation)
+        self.value = mlp([width, *hidden, 1], activation)
+        orthogonal_(self, math.sqrt(2.0))
+        orthogonal_(self.policy[-1], 0.01)
+        orthogonal_(self.value[-1], 1.0)
+
+    def forward(
+        self,
+        observation: Observation,
+        mask: Tensor | None = None,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[Distribution, Tensor, Tensor | None]:
+        """Return the action distribution, the values `[batch]` and the next recurrent state.
+
+        Args:
+            observation: `[batch, ...]`.
+            mask: Admissible actions `[batch, num_actions]`.
+            state: Recurrent state `[batch, 2 * recurrent_size]` (hidden, cell), for recurrent networks.
+            start: Bools `[batch]`: the state is zeroed where an episode starts.
+        """
+        features = self.encoder(observation)
+        if self.core is not None and state is not None:
+            features, state = self._recur(features, state, start)
+        return self._heads(features, mask), self.value(features).squeeze(-1), state
+
+    def unroll(
+        self, observation: Observation, mask: Tensor | None, state: Tensor, start: Tensor
+    ) -> tuple[Distribution, Tensor]:
+        """Return distributions and values `[steps * batch]` of sequences `[steps, batch, ...]` from a first state.
+
+        Args:
+            observation: `[steps, batch, ...]`.
+            mask: `[steps, batch, num_actions]` or None.
+            state: State before the first step `[batch, 2 * recurrent_size]`.
+            start: Bools `[steps, batch]`.
+        """
+        steps, batch = start.shape
+        flat = (
+            {k: v.flatten(0, 1) for k, v in observation.items()}
+            if isinstance(observation, dict)
+            else observation.flatten(0, 1)
+        )
+        features = self.encoder(flat).unflatten(0, (steps, batch))
+        outputs = []
+        for step in range(steps):
+            output, state = self._recur(features[step], state, start[step])
+            outputs.append(output)
+        hidden = torch.cat(outputs)
+        return self._heads(hidden, None if mask is None else mask.flatten(0, 1)), self.value(hidden).squeeze(-1)
+
+    def initial_state(self, batch: int, device: torch.device) -> Tensor | None:
+        """Return a zero recurrent state `[batch, 2 * recurrent_size]`, or None without a core."""
+        return None if self.core is None else torch.zeros(batch, 2 * self.core.hidden_size, device=device)
+
+    def _recur(self, features: Tensor, state: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        if start is not None:
+            state = state.masked_fill(start.unsqueeze(-1), 0.0)
+        assert self.core is not None
+        hidden, cell = state.chunk(2, -1)
+        hidden, cell = self.core(features, (hidden, cell))
+        return hidden, torch.cat([hidden, cell], -1)
+
+    def _heads(self, features: Tensor, mask: Tensor | None) -> Distribution:
+        output = self.policy(features)
+        if self.log_std is not None:
+            return DiagonalGaussian(output, self.log_std)
+        return MultiCategorical(output, self.counts, mask) if self.counts else Categorical(output, mask)

@@ -1,0 +1,1 @@
+"""The collector, the loops, checkpoints and logging."""

@@ -1,0 +1,212 @@
+"""The collector: the one place where a vector env is stepped for training.
+
+It knows Gymnasium's three autoreset modes, keeps terminated, truncated and the final observation apart, drops the
+step that a next-step env spends on resetting, counts episodes, and can be saved and restored with its env.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from palaestra.wrappers.env_state import restore_env, snapshot_env
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of every row.
+
+    Attributes:
+        observation: What was acted on `[num_envs, ...]`.
+        reward: `[num_envs]`.
+        terminated: Ended by the rules of the world `[num_envs]`.
+        truncated: Ended by a limit `[num_envs]`.
+        next_observation: The true successor: the final observation in rows whose episode ended.
+        valid: False in rows whose env only reset itself in this step.
+        episode_start: Whether the observation was an episode's first `[num_envs]`.
+    """
+
+    observation: Any
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    next_observation: Any
+    valid: np.ndarray
+    episode_start: np.ndarray
+
+    @property
+    def done(self) -> np.ndarray:
+        """Rows whose episode ended in either way."""
+        return self.terminated | self.truncated
+
+
+class Collector:
+    """Steps a vector env and remembers where it stands.
+
+    Args:
+        env: The vector env; `metadata["autoreset_mode"]` tells how it resets.
+        seeds: One seed per row for the first reset.
+
+    Raises:
+        ValueError: If the env does not declare its autoreset mode.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> None:
+        mode = env.metadata.get("autoreset_mode")
+        if not isinstance(mode, AutoresetMode):
+            raise ValueError(
+                f"Collector: env.metadata['autoreset_mode']={mode!r}; expected one of {[str(m) for m in AutoresetMode]}, "
+                "without which final observations cannot be told from first ones"
+            )
+        self.env, self.mode, self.seeds = env, mode, list(seeds)
+        self.num_envs = env.num_envs
+        self.started = False
+        self.observation: Any = None
+        self.action_masks: np.ndarray | None = None
+        self.episode_start = np.ones(self.num_envs, bool)
+        self.resetting = np.zeros(self.num_envs, bool)
+        self.returns = np.zeros(self.num_envs)
+        self.lengths = np.zeros(self.num_envs, np.int64)
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.recent_lengths: deque[int] = deque(maxlen=100)
+        self.recent_successes: deque[float] = deque(maxlen=100)
+        self.episodes = 0
+
+    def start(self) -> None:
+        """Reset every row with its own seed."""
+        self.observation, info = self.env.reset(seed=list(self.seeds))
+        self.action_masks = _masks(info)
+        self.episode_start[:] = True
+        self.resetting[:] = False
+        self.returns[:] = 0.0
+        self.lengths[:] = 0
+        self.started = True
+
+    def step(self, action: np.ndarray) -> Step:
+        """Return what one step with env actions `[num_envs, ...]` did; if the env raises, nothing here has changed."""
+        following, reward, terminated, truncated, info = self.env.step(action)
+        valid = ~self.resetting
+        reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
+        done = terminated | truncated
+        step = Step(
+            self.observation,
+            reward,
+            terminated,
+            truncated,
+            _final_observations(following, info, done) if self.mode == AutoresetMode.SAME_STEP else following,
+            valid,
+            self.episode_start.copy(),
+        )
+        self._count(step, done, info)
+        if self.mode == AutoresetMode.NEXT_STEP:
+            self.episode_start = self.resetting
+            self.resetting = done
+        else:
+            self.episode_start = done
+            if self.mode == AutoresetMode.DISABLED and done.any():
+                following, info = self.env.reset(options={"reset_mask": done})
+        self.observation, self.action_masks = following, _masks(info)
+        return step
+
+    def _count(self, step: Step, done: np.ndarray, info: Mapping[str, Any]) -> None:
+        self.returns += step.reward
+        self.lengths += step.valid
+        if not done.any():
+            return
+        final_info = info.get("final_info", info) if self.mode == AutoresetMode.SAME_STEP else info
+        success = final_info.get("success") if isinstance(final_info, Mapping) else None
+        for row in np.flatnonzero(done):
+            self.recent_returns.append(float(self.returns[row]))
+            self.recent_lengths.append(int(self.lengths[row]))
+            if success is not None:
+                self.recent_successes.append(float(success[row]))
+        self.episodes += int(done.sum())
+        self.returns[done] = 0.0
+        self.lengths[done] = 0
+
+    def statistics(self) -> dict[str, float]:
+        """Return means over the latest 100 episodes, under the names SB3 users know."""
+        named = {
+            "rollout/ep_rew_mean": self.recent_returns,
+            "rollout/ep_len_mean": self.recent_lengths,
+            "rollout/success_rate": self.recent_successes,
+        }
+        return {name: float(np.mean(values)) for name, values in named.items() if values}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue, the env's own state included."""
+        if not self.started:
+            return {"started": False}
+        return {
+            "started": True,
+            "env": snapshot_env(self.env),
+            "observation": _copy(self.observation),
+            "action_masks": None if self.action_masks is None else self.action_masks.copy(),
+            "episode_start": self.episode_start.copy(),
+            "resetting": self.resetting.copy(),
+            "returns": self.returns.copy(),
+            "lengths": self.lengths.copy(),
+            "recent_returns": list(self.recent_returns),
+            "recent_lengths": list(self.recent_lengths),
+            "recent_successes": list(self.recent_successes),
+            "episodes": self.episodes,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where a saved collector stood.
+
+        Raises:
+            ValueError: If the env cannot be brought back to the saved state.
+        """
+        self.started = bool(state["started"])
+        if not self.started:
+            return
+        restore_env(self.env, state["env"])
+        for name in ("observation", "action_masks", "episode_start", "resetting", "returns", "lengths", "episodes"):
+            setattr(self, name, state[name])
+        for name in ("recent_returns", "recent_lengths", "recent_successes"):
+            getattr(self, name).clear()
+            getattr(self, name).extend(state[name])
+
+
+def _copy(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: np.array(value) for key, value in observation.items()}
+    return np.array(observation)
+
+
+def _masks(info: Mapping[str, Any]) -> np.ndarray | None:
+    mask = info.get("action_mask")
+    return None if mask is None else np.asarray(mask, bool)
+
+
+def _final_observations(following: Any, info: Mapping[str, Any], done: np.ndarray) -> Any:
+    """Return `following` with the rows of ended episodes replaced by their final observations."""
+    if not done.any():
+        return following
+    final = info["final_obs"]
+    if isinstance(following, dict):
+        # Own faces give a dict of arrays, Gymnasium's SyncVectorEnv an object array of one dict per row.
+        by_key = final if isinstance(final, dict) else {key: _column(final, key, done) for key in following}
+        return {key: _replace(value, by_key[key], done) for key, value in following.items()}
+    return _replace(following, final, done)
+
+
+def _column(final: np.ndarray, key: str, done: np.ndarray) -> np.ndarray:
+    column = np.empty(len(done), object)
+    for row in np.flatnonzero(done):
+        column[row] = final[row][key]
+    return column
+
+
+def _replace(following: np.ndarray, final: np.ndarray, done: np.ndarray) -> np.ndarray:
+    replaced = np.array(following)
+    rows = final[done]
+    replaced[done] = np.stack(list(rows)) if final.dtype == object else rows
+    return replaced

@@ -1,0 +1,176 @@
+"""The on-policy loop: fill a rollout with the current policy, then learn from it and throw it away."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Generator, Tensor
+
+from palaestra.agents.agent import Agent
+from palaestra.agents.memory.rollout import RolloutBuffer
+from palaestra.agents.nn.actor_critic import ActorCritic
+from palaestra.agents.nn.distributions import Categorical
+from palaestra.agents.nn.networks import ACTIVATIONS, Observation
+from palaestra.agents.nn.normalization import RewardNormalizer
+from palaestra.agents.nn.spaces import to_tensor
+from palaestra.agents.training.collector import Step
+from palaestra.agents.training.config import AgentConfig
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig(AgentConfig):
+    """What every agent with a rollout buffer has."""
+
+    n_steps: int = 2048
+    """Steps of each env per rollout."""
+    gae_lambda: float = 0.95
+    """Trace decay of the advantage estimator, in [0, 1]."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of policy and value."""
+    activation: str = "tanh"
+    """Activation of the hidden layers: relu, tanh, elu, gelu or silu."""
+    log_std_init: float = 0.0
+    """Initial log standard deviation of Box actions, in the [-1, 1] scale."""
+    recurrent_size: int = 0
+    """Width of an LSTM between encoder and trunks; 0 for none."""
+    normalize_reward: bool = False
+    """Divide rewards by the running deviation of the discounted return."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """Keep the learning rate, or anneal it linearly to 0 over the training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("n_steps", self.n_steps >= 1, "an integer of at least 1")
+        self.require("gae_lambda", 0.0 <= self.gae_lambda <= 1.0, "a number in [0, 1]")
+        self.require("hidden", all(width >= 1 for width in self.hidden), "positive widths")
+        self.require("activation", self.activation in ACTIVATIONS, f"one of {', '.join(sorted(ACTIVATIONS))}")
+        self.require("recurrent_size", self.recurrent_size >= 0, "an integer of at least 0")
+
+
+class OnPolicyAgent(Agent):
+    """An agent that learns from fresh rollouts; subclasses define `build` (with `self.network`) and `improve`."""
+
+    config: OnPolicyConfig
+    config_class = OnPolicyConfig
+    action_spaces: ClassVar[tuple[type[gym.Space[Any]], ...]] = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
+    network: ActorCritic
+
+    def _build(self, num_envs: int) -> None:
+        c = self.config
+        self.rollout = RolloutBuffer(c.n_steps, self.device)
+        self.reward_normalizer = RewardNormalizer(num_envs, c.gamma) if c.normalize_reward else None
+        super()._build(num_envs)
+        self.recurrent_state = self.network.initial_state(num_envs, self.device)
+
+    @abstractmethod
+    def improve(self, rollout: RolloutBuffer) -> None:
+        """Learn from a full rollout whose advantages and targets stand."""
+
+    def act(self, observation: Observation, generator: Generator | None) -> Tensor:
+        """Return a sample of the policy, or its mode; recurrent policies start from the zero state."""
+        batch = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        policy, _, _ = self.network(observation, state=self.network.initial_state(batch, self.device))
+        return policy.mode() if generator is None else policy.sample(generator)
+
+    def training_step(self) -> None:
+        """Take one step of every row; when the rollout is full, learn from it."""
+        with self.profiler.phase("act"):
+            decision = self.pending or self._decide()
+        # Kept until the step has succeeded: if the env raises, a checkpoint written then replays the same action.
+        self.pending = decision
+        with self.profiler.phase("env"):
+            step = self.collector.step(self.action_map.to_env(decision["action"].cpu().numpy()))
+        self.pending = None
+        with self.profiler.phase("memory"):
+            self._store(decision, step)
+        self.num_timesteps += int(step.valid.sum())
+        if self.rollout.full:
+            with self.profiler.phase("update"):
+                self.rollout.set_next_value(self.rollout.steps - 1, self._value_now())
+                self.rollout.compute_advantages(self.config.gamma, self.config.gae_lambda)
+                self.improve(self.rollout)
+                self.rollout.clear()
+
+    @torch.no_grad()
+    def _decide(self) -> dict[str, Any]:
+        observation = to_tensor(self.collector.observation, self.device)
+        if self.normalizer is not None:
+            self.normalizer.update(observation)
+            observation = self.normalizer(observation)
+        start = torch.as_tensor(self.collector.episode_start, device=self.device)
+        mask = self._mask(self.collector.action_masks)
+        policy, value, next_state = self.network(observation, mask, self.recurrent_state, start)
+        action = policy.sample(self.generator)
+        decision = {"observation": observation, "action": action, "log_prob": policy.log_prob(action), "value": value}
+        if mask is not None:
+            decision["mask"] = mask
+        if next_state is not None:
+            decision |= {"state": self.recurrent_state, "next_state": next_state, "start": start}
+        return decision
+
+    @torch.no_grad()
+    def _store(self, decision: dict[str, Any], step: Step) -> None:
+        decision = dict(decision)
+        next_state = decision.pop("next_state", None)
+        terminated, truncated, valid = (
+            torch.as_tensor(flags, device=self.device) for flags in (step.terminated, step.truncated, step.valid)
+        )
+        reward = torch.as_tensor(step.reward, dtype=torch.float32, device=self.device)
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.update(reward, terminated | truncated)
+            reward = self.reward_normalizer(reward)
+        if self.rollout.position > 0:
+            self.rollout.set_next_value(self.rollout.position - 1, decision["value"])
+        next_value = torch.zeros_like(decision["value"])
+        if step.truncated.any():
+            final = self.normalised(to_tensor(step.next_observation, self.device))
+            next_value = self.network(final, state=next_state)[1]
+        self.rollout.add(
+            **decision, reward=reward, terminated=terminated, truncated=truncated, valid=valid, next_value=next_value
+        )
+        self.recurrent_state = next_state
+
+    @torch.no_grad()
+    def _value_now(self) -> Tensor:
+        observation = self.normalised(to_tensor(self.collector.observation, self.device))
+        start = torch.as_tensor(self.collector.episode_start, device=self.device)
+        return self.network(observation, None, self.recurrent_state, start)[1]
+
+    def _mask(self, masks: np.ndarray | None) -> Tensor | None:
+        return None if masks is None else torch.as_tensor(masks, device=self.device)
+
+    def _predict(
+        self,
+        observation: Observation,
+        state: Any,
+        starts: np.ndarray | None,
+        masks: np.ndarray | None,
+        noise: Generator | None,
+    ) -> tuple[Tensor, Any]:
+        batch = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        before = self.network.initial_state(batch, self.device)
+        if before is not None and state is not None:
+            before = torch.as_tensor(state, device=self.device)
+        start = None if starts is None else torch.as_tensor(starts, device=self.device)
+        policy, _, after = self.network(observation, self._mask(masks), before, start)
+        action = policy.mode() if noise is None else policy.sample(noise)
+        return action, None if after is None else after.cpu().numpy()
+
+    @torch.no_grad()
+    def action_probabilities(self, observation: Any, action_masks: np.ndarray | None = None) -> np.ndarray:
+        """Return the policy's probabilities `[batch, num_actions]` for a batch of observations.
+
+        Raises:
+            TypeError: If the actions are not Discrete.
+        """
+        batch, _ = self._as_batch(observation)
+        policy, _, _ = self.network(self.normalised(to_tensor(batch, self.device)), self._mask(action_masks))
+        if not isinstance(policy, Categorical):
+            raise TypeError(f"action_probabilities: action space {self.action_space}; expected Discrete")
+        return policy.probs.double().cpu().numpy()

@@ -1,0 +1,25 @@
+"""Torch generators derived from a run's seed; global generators are left as they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from palaestra.seeding import stream_seed
+
+
+def make_generator(run_seed: int, role: str, device: torch.device) -> torch.Generator:
+    """Return a run's own generator for one role ("policy", "replay", "predict", ...)."""
+    generator = torch.Generator(device=device)
+    generator.manual_seed(stream_seed(run_seed, role))
+    return generator
+
+
+@contextmanager
+def seeded_initialisation(run_seed: int) -> Iterator[None]:
+    """Initialise networks reproducibly: torch's global generator is seeded inside and restored outside."""
+    with torch.random.fork_rng():
+        torch.manual_seed(stream_seed(run_seed, "initialisation"))
+        yield

@@ -1,0 +1,166 @@
+"""Runs a claim: one process of one thread for every seed of its agent and its comparator, and the verdict at the end.
+
+    python -m palaestra.scripts.benchmark sac-pendulum --jobs 2
+
+The claim must be committed, with the digest of the configuration it is about (`--register` fills it in). Seeds that
+already have their final row are skipped. Logs go to `runs/benchmark/<claim>/`, rows to `results/<claim>.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from palaestra.agents.evaluation import provenance
+from palaestra.agents.evaluation.claims import Claim, Verdict, final_rows, verdict
+from palaestra.agents.evaluation.rows import read_rows
+from palaestra.scripts.claim_run import Side, configuration, pilot_claim
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run still to be made."""
+
+    side: Side
+    seed: int
+
+
+def main(
+    claim: tyro.conf.Positional[str],
+    jobs: int = 2,
+    threads: int = 1,
+    pilot: bool = False,
+    show_config: bool = False,
+    register: bool = False,
+    results: Path = Path("results"),
+    runs: Path = Path("runs/benchmark"),
+) -> int:
+    """Run a claim's missing seeds and print its verdict.
+
+    Args:
+        claim: Name of the claim, a file of `results/claims/`.
+        jobs: Runs at the same time.
+        threads: Threads of each run.
+        pilot: Try the configuration on other seeds; rows stay in `runs/` and prove nothing.
+        show_config: Print the configuration the preset gives and its digest, and stop.
+        register: Write the digest of that configuration into the claim's file, and stop.
+        results: Folder of claims and rows.
+        runs: Folder of logs.
+    """
+    claim_file = results / "claims" / f"{claim}.json"
+    if not claim_file.exists():
+        known = sorted(path.stem for path in claim_file.parent.glob("*.json"))
+        raise SystemExit(f"benchmark: claim={claim!r} is unknown; expected one of {', '.join(known)}")
+    claimed = Claim.from_json(claim_file.read_text(encoding="utf-8"))
+    if show_config or register:
+        return _show_config(claimed, claim_file if register else None)
+    if pilot:
+        claimed = pilot_claim(claimed)
+    else:
+        _require_registered(claimed, claim_file)
+    rows_file = (runs / "pilot" if pilot else results) / f"{claim}.jsonl"
+    folder = (runs / "pilot" if pilot else runs) / claim
+    command = f"python -m palaestra.scripts.benchmark {claim}" + (" --pilot" if pilot else "")
+    arguments = ["--claim-file", str(claim_file), "--rows-file", str(rows_file), "--threads", str(threads)]
+    arguments += ["--command", command, *(["--pilot"] if pilot else [])]
+    failed = run_jobs(missing_jobs(claimed, rows_file), arguments, folder, jobs, threads)
+    for job in failed:
+        print(f"failed: {job.side}, seed {job.seed}; see {log_file(folder, job)}")
+    print(f"{claim}: {describe(claimed, verdict(claimed, read_rows(rows_file)))}")
+    return 1 if failed else 0
+
+
+def missing_jobs(claim: Claim, rows_file: Path) -> list[Job]:
+    """Return the runs whose final row is missing, both agents of a seed side by side."""
+    rows = read_rows(rows_file)
+    done: dict[Side, set[int]] = {"ours": set(final_rows(claim, rows, claim.agent, claim.config_hash))}
+    if claim.comparator is not None:
+        comparator = claim.comparator
+        done["comparator"] = set(final_rows(claim, rows, comparator.agent, comparator.config_hash))
+    return [Job(side, seed) for seed in claim.seeds for side in done if seed not in done[side]]
+
+
+def run_jobs(queue: list[Job], arguments: list[str], folder: Path, jobs: int, threads: int) -> list[Job]:
+    """Run jobs, so many at a time, each in a process of its own with its own log; return those that failed.
+
+    Args:
+        queue: What to run.
+        arguments: Arguments that all runs share.
+        folder: Folder of the logs.
+        jobs: Processes at the same time, at least 1.
+        threads: Threads of each process.
+    """
+    if jobs < 1:
+        raise ValueError(f"run_jobs: jobs={jobs}; expected at least 1")
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), list[Job]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                job = waiting.pop(0)
+                running[job] = _start(job, arguments, log_file(folder, job), threads)
+                print(f"started: {job.side}, seed {job.seed}", flush=True)
+            time.sleep(0.2)
+            for job, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[job]
+                    failed += [job] if process.returncode else []
+                    print(f"{'failed' if process.returncode else 'done'}: {job.side}, seed {job.seed}", flush=True)
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.wait()
+    return failed
+
+
+def log_file(folder: Path, job: Job) -> Path:
+    """Return where a run's output goes."""
+    return folder / f"{job.side}-{job.seed}.log"
+
+
+def describe(claim: Claim, found: Verdict) -> str:
+    """Return a verdict in one line."""
+    text = f"{found.status}, {found.seeds_done} of {found.seeds_required} seeds"
+    if found.result is None:
+        return text
+    result = found.result
+    return (
+        f"{text}; {claim.metric} {result.estimate:.6g} [{result.low:.6g}, {result.high:.6g}], bound {found.bound:.6g}"
+    )
+
+
+def _start(job: Job, arguments: list[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "palaestra.scripts.claim_run", "--side", job.side, "--seed", str(job.seed)]
+    environment = {**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}}
+    with log.open("wb") as output:
+        return subprocess.Popen([*command, *arguments], stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+
+def _require_registered(claim: Claim, claim_file: Path) -> None:
+    if claim.config_hash is None:
+        raise SystemExit(f"benchmark: {claim.name} has no config_hash; expected one, which --register writes")
+    if provenance.committed_revision(claim_file) is None:
+        raise SystemExit(f"benchmark: {claim_file} differs from its last commit; expected it committed before it runs")
+
+
+def _show_config(claim: Claim, claim_file: Path | None) -> int:
+    config, found = configuration(claim)
+    print(json.dumps(config, indent=1))
+    print(f"config_hash: {found}")
+    if claim_file is not None:
+        record = {**json.loads(claim_file.read_text(encoding="utf-8")), "config_hash": found}
+        claim_file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))

@@ -1,0 +1,69 @@
+"""Pictures of results, drawn from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from palaestra.agents.evaluation.rows import Row
+from palaestra.agents.evaluation.statistics import mean_interval
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+
+def learning_curves(
+    path: Path, title: str, metric: str, curves: Mapping[str, Sequence[Row]], bound: float | None = None
+) -> None:
+    """Draw the mean over seeds and its 95 % t-interval against env steps, one line for each agent.
+
+    Args:
+        path: PNG file to write.
+        title: Title of the picture.
+        metric: One of `rows.METRICS`.
+        curves: Rows of all seeds and points, by agent.
+        bound: A level to mark, such as a claim's threshold.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    for (label, rows), colour in zip(curves.items(), COLOURS, strict=False):
+        steps, estimates, lows, highs = curve_points(rows, metric)
+        axes.plot(steps, estimates, color=colour, marker=".", label=label)
+        axes.fill_between(steps, lows, highs, color=colour, alpha=0.2, linewidth=0)
+    if bound is not None:
+        axes.axhline(bound, color="0.4", linestyle="--", linewidth=1, label=f"claimed: {bound:g}")
+    axes.set(title=title, xlabel="environment steps", ylabel=metric.replace("_", " "))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the library's version among its metadata the picture changes only when the rows do.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+
+
+def curve_points(rows: Sequence[Row], metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return env steps `[points]`, means over seeds, and the ends of their 95 % t-intervals (the mean for one seed).
+
+    Args:
+        rows: Rows of all seeds and points.
+        metric: One of `rows.METRICS`; rows without it are left out.
+    """
+    by_step: dict[int, list[float]] = {}
+    for row in rows:
+        measured = row.metric(metric)
+        if measured is not None:
+            by_step.setdefault(row.env_steps, []).append(measured.estimate)
+    steps = sorted(by_step)
+    ends = []
+    for step in steps:
+        values = by_step[step]
+        interval = mean_interval(values) if len(values) > 1 else None
+        ends.append((interval.estimate, interval.low, interval.high) if interval else (values[0],) * 3)
+    estimates, lows, highs = np.asarray(ends, np.float64).reshape(-1, 3).T
+    return np.asarray(steps), estimates, lows, highs

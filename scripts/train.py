@@ -1,0 +1,178 @@
+"""`palaestra train`: train an agent on an env id in a new run directory."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from palaestra.agents.agent import Agent
+from palaestra.agents.registry import agent_class, agent_ids, import_agent, preset
+from palaestra.agents.training.config import AgentConfig
+from palaestra.agents.training.run import Run, RunConfig, default_directory
+from palaestra.scripts.options import parse_assignments
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train an agent on a registered env id.
+
+    Logs (TensorBoard, CSV, JSON lines), periodic evaluations on separate seeds and checkpoints go to a new directory
+    under runs/. Ctrl-C saves and stops; `palaestra resume DIRECTORY` goes on bit for bit.
+    """
+
+    agent: str
+    """Agent id (see `palaestra agents`), or package.module:Class of your own."""
+    env: str
+    """Env id (see `palaestra envs`; any Gymnasium id works), or package.module:Id-v0 of your own."""
+    total_timesteps: int = 100_000
+    """Env steps to train for, all parallel envs together."""
+    seed: int = 0
+    """Seed of everything random in the run."""
+    env_kwargs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Arguments of the env, e.g. lead_time=2 underage_cost=4."""
+    preset: bool = True
+    """Start from the tuned settings for this agent and env id, where there are any."""
+    name: str | None = None
+    """Run directory; by default runs/AGENT-ENV-seedN."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+    threads: int = 0
+    """Threads of torch; 0 takes one per physical core for wide networks and one for narrow ones."""
+    log_freq: int = 1_000
+    """Env steps between two lines of the logs."""
+    eval_freq: int = 0
+    """Env steps between two evaluations; 0 makes twenty of them, at least 10,000 steps apart."""
+    eval_episodes: int = 20
+    """Episodes per evaluation."""
+    checkpoint_freq: int = 10_000
+    """Env steps between two checkpoints."""
+    tensorboard: bool = True
+    """Write TensorBoard events beside CSV and JSON lines."""
+    video: bool = False
+    """Record an episode at every evaluation (needs the extra `video`)."""
+    progress: bool = True
+    """Show a progress bar."""
+    profile: bool = False
+    """Print the time spent in each phase at the end."""
+
+
+def main(arguments: list[str]) -> int:
+    """Parse the command line, train, and return the exit status."""
+    options, config, given = parse(arguments)
+    set_threads(options.threads, config)
+    run_config = RunConfig(
+        agent=options.agent,
+        env=options.env,
+        total_timesteps=options.total_timesteps,
+        seed=options.seed,
+        env_kwargs=parse_assignments(options.env_kwargs),
+        config=given,
+        device=options.device,
+        log_freq=options.log_freq,
+        eval_freq=options.eval_freq,
+        eval_episodes=options.eval_episodes,
+        checkpoint_freq=options.checkpoint_freq,
+        tensorboard=options.tensorboard,
+        video=options.video,
+    )
+    try:
+        directory = Path(options.name) if options.name else default_directory(run_config)
+        run = Run.create(directory, run_config)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"palaestra train: {error}", file=sys.stderr)
+        return 2
+    return train(run, progress=options.progress, profile=options.profile)
+
+
+def train(run: Run, *, progress: bool, profile: bool) -> int:
+    """Train a run to its end and tell how it ended; return the exit status."""
+    agent = run.agent
+    print(f"{agent.agent_id} on {run.config.env}: {run.directory}")
+    try:
+        run.train(progress_bar=progress)
+    except Exception:
+        traceback.print_exc()
+        print(
+            f"training stopped at env step {agent.num_timesteps}; the newest checkpoint is of step "
+            f"{run.store.steps()[-1]}. Continue with: palaestra resume {run.directory}",
+            file=sys.stderr,
+        )
+        return 1
+    if profile:
+        print_profile(agent)
+    if run.interrupted:
+        print(
+            f"interrupted at env step {agent.num_timesteps} and saved. Continue with: palaestra resume {run.directory}"
+        )
+        return 130
+    print(f"done: {run.directory} (measure it: palaestra evaluate {run.directory})")
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[TrainOptions, AgentConfig | None, dict[str, Any]]:
+    """Return the run's options, the agent's whole configuration, and the fields that differ from its class's defaults.
+
+    The agent's own settings become flags of the same command: with `--agent sac`, `--help` lists those of SAC too.
+    """
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--agent")
+    early.add_argument("--env")
+    early.add_argument("--no-preset", action="store_true")
+    known, _ = early.parse_known_args(arguments)
+    if known.agent is None:
+        options = tyro.cli(
+            TrainOptions,
+            prog="palaestra train",
+            args=arguments,
+            description=f"{TrainOptions.__doc__}\n\nAgents: {', '.join(agent_ids())}. Add --agent ID to see its own settings.",
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+        return options, None, {}
+    try:
+        kind = agent_class(import_agent(known.agent))
+        tuned = {} if known.no_preset else preset(kind.agent_id, known.env)
+        default = kind.config_class(**tuned)
+    except (ValueError, TypeError) as error:
+        print(f"palaestra train: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    combined = dataclasses.make_dataclass(
+        "Train",
+        [
+            ("run", Annotated[TrainOptions, tyro.conf.arg(name="")]),
+            ("config", Annotated[kind.config_class, tyro.conf.arg(name="")], field(default=default)),
+        ],
+        frozen=True,
+    )
+    try:
+        parsed: Any = tyro.cli(combined, prog="palaestra train", args=arguments, description=TrainOptions.__doc__)
+    except (ValueError, TypeError) as error:
+        print(f"palaestra train: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    given = {
+        name: value for name, value in parsed.config.to_dict().items() if parsed.config != default or name in tuned
+    }
+    return parsed.run, parsed.config, given
+
+
+def set_threads(threads: int, config: AgentConfig | None) -> None:
+    """Set torch's threads on purpose: narrow networks are slower on several than on one."""
+    if threads:
+        torch.set_num_threads(threads)
+    elif max(getattr(config, "hidden", (256,)) or (1,)) < 128:
+        torch.set_num_threads(1)
+
+
+def print_profile(agent: Agent) -> None:
+    """Print the seconds and shares of each phase of training."""
+    seconds = agent.profiler.seconds
+    total = sum(seconds.values()) or 1.0
+    for name, value in seconds.items():
+        print(f"  {name:<10} {value:8.2f} s  {100 * value / total:5.1f} %")

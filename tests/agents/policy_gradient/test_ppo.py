@@ -1,0 +1,109 @@
+"""PPO's own identities, and every kind of space it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from palaestra.agents.registry import make_agent
+from tests.agents import worlds
+
+FAST = {"n_steps": 64, "batch_size": 64, "n_epochs": 4, "gamma": 0.0, "learning_rate": 3e-3, "hidden": (32, 32)}
+
+
+def mean_reward(agent: Any, env: Any, steps: int = 100) -> float:
+    observation, info = env.reset(seed=9)
+    rewards = []
+    for _ in range(steps):
+        masks = info.get("action_mask")
+        action, _ = agent.predict(observation, deterministic=False, action_masks=masks)
+        observation, reward, terminated, truncated, info = env.step(action)
+        rewards.append(reward)
+        if terminated or truncated:
+            observation, info = env.reset()
+    return float(np.mean(rewards))
+
+
+@pytest.mark.parametrize("layout", ["image", "dict"])
+def test_solves_the_identity_task_from_images_and_dicts(layout: str) -> None:
+    kwargs = {"kind": "Discrete", "observation": layout}
+    agent = make_agent("ppo", "TestIdentity-v0", env_kwargs=kwargs, device="cpu", **FAST).learn(4_000)
+    assert mean_reward(agent, worlds.Identity(**kwargs)) > 0.95
+
+
+def test_masked_actions_are_never_taken() -> None:
+    kwargs = {"kind": "Discrete", "masked": True}
+    agent = make_agent("ppo", "TestIdentity-v0", env_kwargs=kwargs, device="cpu", **FAST).learn(256)
+    assert agent.collector.recent_returns[0] == 10.0
+    assert mean_reward(agent, worlds.Identity(**kwargs)) == 1.0
+    mask = np.array([[True, False, True]])
+    assert agent.action_probabilities(np.array([2]), mask)[0, 1] == 0.0
+
+
+def recurrent_return(recurrent_size: int) -> float:
+    agent = make_agent(
+        "ppo",
+        "TestMemory-v0",
+        num_envs=8,
+        recurrent_size=recurrent_size,
+        n_steps=30,
+        batch_size=60,
+        n_epochs=6,
+        learning_rate=3e-3,
+        hidden=(32,),
+        device="cpu",
+    ).learn(12_000)
+    env = worlds.Memory()
+    returns = []
+    for episode in range(50):
+        (observation, _), state, start, done = env.reset(seed=episode), None, np.array([True]), False
+        while not done:
+            action, state = agent.predict(observation, state, start, deterministic=True)
+            observation, reward, done, _, _ = env.step(action)
+            start = np.array([False])
+        returns.append(reward)
+    return float(np.mean(returns))
+
+
+def test_recurrent_policy_remembers_what_a_feedforward_one_cannot() -> None:
+    assert recurrent_return(16) > 0.9
+    assert recurrent_return(0) < 0.75
+
+
+def test_first_ratio_is_one_and_recurrent_unroll_repeats_collection() -> None:
+    """With unchanged parameters the log-ratio is 0: exactly for the first flat minibatch, to rounding for sequences."""
+    for recurrent_size in (0, 8):
+        agent = make_agent(
+            "ppo", "TestMemory-v0", num_envs=4, recurrent_size=recurrent_size, n_steps=20, batch_size=80, device="cpu"
+        )
+        ratios: list[float] = []
+
+        def improve(rollout: Any, agent: Any = agent, ratios: list[float] = ratios) -> None:
+            batches = (
+                rollout.sequence_minibatches(4, agent.generator)
+                if recurrent_size
+                else rollout.minibatches(80, agent.generator)
+            )
+            for batch in batches:
+                with torch.no_grad():
+                    log_prob, _, value = agent._evaluate(batch)
+                ratios.append(float((log_prob - batch["log_prob"]).abs().max()))
+                torch.testing.assert_close(value, batch["value"])
+
+        agent.improve = improve
+        agent.learn(160)
+        assert len(ratios) == 2
+        assert max(ratios) < 1e-5
+
+
+def test_linear_schedule_reaches_zero() -> None:
+    agent = make_agent(
+        "ppo", "TestIdentity-v0", learning_rate_schedule="linear", **{**FAST, "n_steps": 50}, device="cpu"
+    )
+    seen: list[float] = []
+    agent.learn(200, lambda agent: seen.append(agent.network_optimizer.param_groups[0]["lr"]))
+    assert seen[0] == FAST["learning_rate"]
+    assert seen[-1] == 0.0
