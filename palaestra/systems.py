@@ -1,16 +1,11 @@
 """The table of systems: what of the literature the suite implements, how it is proved, and what was shown of it.
 
 A system is declared here with the tests that prove its identities and the claims that demonstrate it. The table with
-their verdicts ships as `systems.json`, so that reading it needs neither the tests nor the rows:
-
-    python -m palaestra.systems            print the table
-    python -m palaestra.systems --json     print it as JSON
-    python -m palaestra.systems --write    make it anew from the rows in results/ (in a checkout)
+their verdicts ships as `systems.json`, so that reading it needs neither the tests nor the rows.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -123,7 +118,7 @@ def build_table(results: Path, declared: tuple[Declaration, ...] = DECLARED) -> 
             )
         verdicts = {name: verdict(claims[name], read_rows(results / f"{name}.jsonl")).status for name in system.claims}
         demonstrations = tuple(
-            Demonstration(name, found, f"results/{name}.jsonl", f"python -m palaestra.scripts.benchmark {name}")
+            Demonstration(name, found, f"results/{name}.jsonl", f"palaestra benchmark {name}")
             for name, found in verdicts.items()
         )
         together = overall(list(verdicts.values()))
@@ -171,20 +166,14 @@ def render(as_json: bool = False) -> str:
     return "\n\n".join(blocks)
 
 
-def main() -> None:
-    """Print the table, or make it anew."""
-    parser = argparse.ArgumentParser(prog="python -m palaestra.systems", description="The table of systems.")
-    parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.add_argument("--write", action="store_true", help="make systems.json anew from results/")
-    arguments = parser.parse_args()
-    if arguments.write:
-        Path(str(_table_file())).write_text(table_text(build_table(Path("results"))), encoding="utf-8")
-    print(render(arguments.json))
+def write_table(results: Path) -> None:
+    """Make the table that ships with the package anew from claims and rows (in a checkout).
+
+    Args:
+        results: Folder of claims and rows.
+    """
+    Path(str(_table_file())).write_text(table_text(build_table(results)), encoding="utf-8")
 
 
 def _table_file() -> Any:
     return resources.files("palaestra") / "systems.json"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,4 @@
-"""Runs a claim: one process of one thread for every seed of its agent and its comparator, and the verdict at the end.
-
-    python -m palaestra.scripts.benchmark sac-pendulum --jobs 2
+"""`palaestra benchmark`: run a claim, one process for every seed of its agent and its comparator, to its verdict.
 
 The claim must be committed, with the digest of the configuration it is about (`--register` fills it in). Seeds that
 already have their final row are skipped. Logs go to `runs/benchmark/<claim>/`, rows to `results/<claim>.jsonl`.
@@ -15,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -34,48 +33,64 @@ class Job:
     seed: int
 
 
-def main(
-    claim: tyro.conf.Positional[str],
-    jobs: int = 2,
-    threads: int = 1,
-    pilot: bool = False,
-    show_config: bool = False,
-    register: bool = False,
-    results: Path = Path("results"),
-    runs: Path = Path("runs/benchmark"),
-) -> int:
-    """Run a claim's missing seeds and print its verdict.
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Run the missing seeds of a committed claim and print its verdict."""
 
-    Args:
-        claim: Name of the claim, a file of `results/claims/`.
-        jobs: Runs at the same time.
-        threads: Threads of each run.
-        pilot: Try the configuration on other seeds; rows stay in `runs/` and prove nothing.
-        show_config: Print the configuration the preset gives and its digest, and stop.
-        register: Write the digest of that configuration into the claim's file, and stop.
-        results: Folder of claims and rows.
-        runs: Folder of logs.
+    claim: Annotated[str, tyro.conf.Positional]
+    """Name of the claim, a file of results/claims/."""
+    jobs: int = 2
+    """Runs at the same time."""
+    threads: int = 1
+    """Threads of each run."""
+    pilot: bool = False
+    """Try the configuration on other seeds; rows stay in runs/ and prove nothing."""
+    show_config: bool = False
+    """Print the configuration that the preset gives and its digest, and stop."""
+    register: bool = False
+    """Write the digest of that configuration into the claim's file, and stop."""
+    results: Path = Path("results")
+    """Folder of claims and rows."""
+    runs: Path = Path("runs/benchmark")
+    """Folder of logs."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run a claim."""
+    options = tyro.cli(BenchmarkOptions, prog="palaestra benchmark", args=arguments)
+    try:
+        return run_claim(options)
+    except (ValueError, OSError) as error:
+        print(f"palaestra benchmark: {error}", file=sys.stderr)
+        return 2
+
+
+def run_claim(options: BenchmarkOptions) -> int:
+    """Run a claim's missing seeds and print its verdict; return 0, or 1 if a run failed.
+
+    Raises:
+        ValueError: If the claim is unknown, unregistered or not committed.
     """
-    claim_file = results / "claims" / f"{claim}.json"
+    claim_file = options.results / "claims" / f"{options.claim}.json"
     if not claim_file.exists():
         known = sorted(path.stem for path in claim_file.parent.glob("*.json"))
-        raise SystemExit(f"benchmark: claim={claim!r} is unknown; expected one of {', '.join(known)}")
-    claimed = Claim.from_json(claim_file.read_text(encoding="utf-8"))
-    if show_config or register:
-        return _show_config(claimed, claim_file if register else None)
-    if pilot:
-        claimed = pilot_claim(claimed)
+        raise ValueError(f"claim {options.claim!r} is unknown; expected one of {', '.join(known)}")
+    claim = Claim.from_json(claim_file.read_text(encoding="utf-8"))
+    if options.show_config or options.register:
+        return _show_config(claim, claim_file if options.register else None)
+    rows_folder, logs, command = options.results, options.runs, f"palaestra benchmark {claim.name}"
+    if options.pilot:
+        claim = pilot_claim(claim)
+        rows_folder, logs, command = options.runs / "pilot", options.runs / "pilot", f"{command} --pilot"
     else:
-        _require_registered(claimed, claim_file)
-    rows_file = (runs / "pilot" if pilot else results) / f"{claim}.jsonl"
-    folder = (runs / "pilot" if pilot else runs) / claim
-    command = f"python -m palaestra.scripts.benchmark {claim}" + (" --pilot" if pilot else "")
-    arguments = ["--claim-file", str(claim_file), "--rows-file", str(rows_file), "--threads", str(threads)]
-    arguments += ["--command", command, *(["--pilot"] if pilot else [])]
-    failed = run_jobs(missing_jobs(claimed, rows_file), arguments, folder, jobs, threads)
+        _require_registered(claim, claim_file)
+    rows_file, logs = rows_folder / f"{claim.name}.jsonl", logs / claim.name
+    arguments = ["--claim-file", str(claim_file), "--rows-file", str(rows_file), "--threads", str(options.threads)]
+    arguments += ["--command", command, *(["--pilot"] if options.pilot else [])]
+    failed = run_jobs(missing_jobs(claim, rows_file), arguments, logs, options.jobs, options.threads)
     for job in failed:
-        print(f"failed: {job.side}, seed {job.seed}; see {log_file(folder, job)}")
-    print(f"{claim}: {describe(claimed, verdict(claimed, read_rows(rows_file)))}")
+        print(f"failed: {job.side}, seed {job.seed}; see {log_file(logs, job)}")
+    print(f"{claim.name}: {describe(claim, verdict(claim, read_rows(rows_file)))}")
     return 1 if failed else 0
 
 
@@ -147,9 +162,9 @@ def _start(job: Job, arguments: list[str], log: Path, threads: int) -> subproces
 
 def _require_registered(claim: Claim, claim_file: Path) -> None:
     if claim.config_hash is None:
-        raise SystemExit(f"benchmark: {claim.name} has no config_hash; expected one, which --register writes")
+        raise ValueError(f"{claim.name} has no config_hash; expected one, which --register writes")
     if provenance.committed_revision(claim_file) is None:
-        raise SystemExit(f"benchmark: {claim_file} differs from its last commit; expected it committed before it runs")
+        raise ValueError(f"{claim_file} differs from its last commit; expected it committed before it runs")
 
 
 def _show_config(claim: Claim, claim_file: Path | None) -> int:
@@ -163,4 +178,4 @@ def _show_config(claim: Claim, claim_file: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main))
+    sys.exit(main(sys.argv[1:]))

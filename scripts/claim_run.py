@@ -1,6 +1,6 @@
-"""One run of a claim: trains one agent from one seed, evaluates it at fixed points and appends its rows at the end.
+"""One run of a claim: train one agent from one seed, evaluate it at fixed points, append its rows at the end.
 
-`palaestra.scripts.benchmark` starts one such process for every seed; rows appear only when a run is complete.
+`palaestra benchmark` starts one such process for every seed; rows appear only when a run is complete.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
-"""Makes `results/README.md` and its pictures from the claims and rows in `results/`, and from nothing else.
-
-`python -m palaestra.scripts.report` writes the report and the pictures; with `--check` it fails if the report differs
-from what the rows say.
-"""
+"""`palaestra report`: make results/README.md and its pictures from claims and rows, and from nothing else."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -20,29 +17,46 @@ from palaestra.agents.evaluation.statistics import Interval
 
 HEADER = """# Results
 
-Made by `python -m palaestra.scripts.report` from the claims and rows in this folder. A claim is committed before it
+Made by `palaestra report` from the claims and rows in this folder. A claim is committed before it
 runs; its verdict is computed from rows alone (`palaestra.agents.evaluation.claims` says how). Intervals are 95 %
 t-intervals; environment steps, seeds and evaluation stand in every row.
 """
 
 
-def main(results: Path = Path("results"), check: bool = False) -> int:
-    """Make the report.
+@dataclass(frozen=True)
+class ReportOptions:
+    """Make the report on all claims from their rows."""
 
-    Args:
-        results: Folder of claims and rows.
-        check: Compare the report with the rows instead of writing it.
-    """
-    text = report_text(results)
+    results: Path = Path("results")
+    """Folder of claims and rows."""
+    check: bool = False
+    """Fail if the report differs from what the rows say, and write nothing."""
+
+
+def main(arguments: list[str]) -> int:
+    """Make the report or check it."""
+    options = tyro.cli(ReportOptions, prog="palaestra report", args=arguments)
+    try:
+        return check_report(options.results) if options.check else write_report(options.results)
+    except (ValueError, OSError) as error:
+        print(f"palaestra report: {error}", file=sys.stderr)
+        return 2
+
+
+def check_report(results: Path) -> int:
+    """Return 0 if the report is what the rows say, otherwise say so and return 1."""
     path = results / "README.md"
-    if check:
-        current = path.read_text(encoding="utf-8") if path.exists() else ""
-        if current != text:
-            print(f"{path.name} differs from what the rows say; run python -m palaestra.scripts.report")
-        return int(current != text)
-    path.write_text(text, encoding="utf-8")
-    drawn = draw_pictures(results)
-    print(f"wrote {path.name} and {len(drawn)} pictures")
+    if path.exists() and path.read_text(encoding="utf-8") == report_text(results):
+        return 0
+    print(f"{path.name} differs from what the rows say; run palaestra report", file=sys.stderr)
+    return 1
+
+
+def write_report(results: Path) -> int:
+    """Write the report and its pictures; return 0."""
+    text = report_text(results)
+    (results / "README.md").write_text(text, encoding="utf-8")
+    print(f"wrote README.md and {len(draw_pictures(results))} pictures")
     return 0
 
 
@@ -114,7 +128,7 @@ def _section(claim: Claim, rows: Sequence[Row], found: Verdict) -> list[str]:
         decided = f"{_interval(found.result)}; bound {_number(found.bound)}"
         lines.append(f"- {_RESULTS[claim.criterion]} {claim.metric}: {decided}")
     lines.append(f"- budget: {claim.budget:,} steps; tuning: {claim.tuning_budget}")
-    lines.append(f"- command: `python -m palaestra.scripts.benchmark {claim.name}`")
+    lines.append(f"- command: `palaestra benchmark {claim.name}`")
     curves = claim_curves(claim, rows)
     counted = [row for side in curves.values() for row in side]
     if not counted:
@@ -176,4 +190,4 @@ _RESULTS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main))
+    sys.exit(main(sys.argv[1:]))

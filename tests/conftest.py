@@ -71,7 +71,7 @@ def make_result_row() -> Callable[..., Row]:
             "hardware": {"cpu": "a CPU", "cores": 2},
             "threads": 1,
             "idle_cpu": 0.25,
-            "command": "python -m palaestra.scripts.benchmark sac-pendulum",
+            "command": "palaestra benchmark sac-pendulum",
             "timestamp": "2025-01-01T00:00:00+00:00",
         }
         return Row(**{**defaults, **fields})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from palaestra import systems
+from palaestra import cli, systems
 
 REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "palaestra" / "systems.json"
@@ -70,11 +70,19 @@ def test_a_system_has_claims_of_its_own_or_none():
             systems.build_table(REPOSITORY / "results", (declared(claims=(name,)),))
 
 
-def test_the_table_prints_as_text_and_json():
-    text = systems.render()
+def test_the_table_prints_as_text_and_json(capsys):
+    assert cli.main(["systems"]) == 0
+    text = capsys.readouterr().out
     assert "SAC: Soft Actor-Critic Algorithms and Applications" in text
     assert "test: tests/agents/actor_critic/test_sac.py" in text
-    assert json.loads(systems.render(as_json=True)) == json.loads(SHIPPED.read_text(encoding="utf-8"))
+    assert cli.main(["systems", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(SHIPPED.read_text(encoding="utf-8"))
+
+
+def test_the_table_is_made_anew_from_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(systems, "_table_file", lambda: tmp_path / "systems.json")
+    systems.write_table(REPOSITORY / "results")
+    assert (tmp_path / "systems.json").read_text(encoding="utf-8") == SHIPPED.read_text(encoding="utf-8")
 
 
 def test_reading_the_table_imports_neither_torch_nor_scipy():

@@ -14,8 +14,8 @@ from palaestra.envs.text.vocabulary import VOCABULARY_SIZE, encode, padded
 class EncodeText(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Turns every text in the observation, alone or inside a Dict, into the token ids of the suite's vocabulary.
 
-    A text becomes int32 `[length]`, 0 (`<pad>`) after its last token; the rest of the observation stays as it is. The result
-    is a pure function of the observation, so the wrapper has no state to save.
+    A text becomes int32 `[length]`, 0 (`<pad>`) after its last token; the rest of the observation stays as it is. The
+    result is a pure function of the observation, so the wrapper has no state to save.
 
     Args:
         env: An env with a text in its observation: `gym.spaces.Text`, or any space of strings such as the missions of
@@ -33,7 +33,9 @@ class EncodeText(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstruc
         if length < 1:
             raise ValueError(f"EncodeText: length={length}; expected an integer of at least 1")
         if not has_text(env.observation_space):
-            raise ValueError(f"EncodeText: observation_space={env.observation_space} holds no text; expected a space of texts")
+            raise ValueError(
+                f"EncodeText: observation_space={env.observation_space} holds no text; expected a space of texts"
+            )
         self.length = length
         self.observation_space = self._encoded_space(env.observation_space)
 

@@ -95,7 +95,7 @@ class ReplayRecorder(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     It must be the outermost wrapper: replaying the actions as the agent gave them rebuilds the state of everything
     inside, time limits and frame stacks among it. Worlds with a `snapshot()` of their own are saved by that. For all
     others a snapshot is the state of `np_random` before the last reset, the reset's arguments and the actions since;
-    restoring does them again and compares hashes of the last observation and of `np_random`. (Pickling or deep copying
+    restoring does them again and compares hashes of the last observation and of the noise. (Pickling or deep copying
     is no way: for MuJoCo envs both silently give a fresh env.)
 
     Restoring takes as long as the episode took. Not covered is what outlives a reset: see
@@ -217,7 +217,7 @@ class ReplayRecorder(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             steps += 1
         for what, found, expected in (
             ("observation", tree_sha256(self.observation), snapshot["observation_sha256"]),
-            ("np_random", self._noise_sha256(), snapshot["noise_sha256"]),
+            ("noise", self._noise_sha256(), snapshot["noise_sha256"]),
         ):
             if expected is not None and found != expected:
                 raise ValueError(
@@ -265,6 +265,9 @@ class ReplayRecorder(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self.unwrapped._np_random_seed = origin["seed"]
 
     def _noise_sha256(self) -> str | None:
+        """Return the hash of all that decides what comes next, as far as it can be seen."""
+        if self._world is not None:
+            return tree_sha256(self._world.snapshot())
         generator = getattr(self.unwrapped, "_np_random", None)
         return tree_sha256(generator.bit_generator.state) if isinstance(generator, np.random.Generator) else None
 

@@ -52,7 +52,7 @@ class Row:
         seed: Seed of the run.
         budget: Environment steps asked for (0 for a policy that was not trained).
         env_steps: Environment steps taken.
-        updates: Gradient steps taken.
+        updates: Gradient steps taken, as the library counts them (stable-baselines3 counts epochs of PPO).
         wall_seconds: Seconds of training, evaluation excluded.
         eval_seed: Seed of the evaluation.
         deterministic: Whether the policy acted by its mode.
@@ -199,7 +199,7 @@ def make_row(
         seed: Seed of the run.
         budget: Environment steps asked for.
         env_steps: Environment steps taken.
-        updates: Gradient steps taken.
+        updates: Gradient steps taken, as the library counts them (stable-baselines3 counts epochs of PPO).
         wall_seconds: Seconds of training, evaluation excluded.
         idle_cpu: From a `provenance.CpuMeter` of the run.
         command: From `provenance.command_line`.

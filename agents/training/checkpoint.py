@@ -199,8 +199,9 @@ class CheckpointStore:
                         path.unlink()
             if not isinstance(error, OSError):
                 raise
+            outcome = "is whole, but may not outlive a power failure" if committed else "was not written"
             raise CheckpointError(
-                f"{error.filename or self.directory}: the checkpoint of step {step} was not written: "
+                f"{error.filename or self.directory}: the checkpoint of step {step} {outcome}: "
                 f"{error.strerror or error}; steps {self.steps()} remain"
             ) from error
         self.known_streams, self._continues = records, True

@@ -169,6 +169,7 @@ def test_termination_and_truncation_on_a_chain(agent_id: str, ending: str) -> No
             "batch_size": 30,
             "gae_lambda": 0.5,
             "vf_coef": 1.0,
+            "learning_rate_schedule": "linear",
         }
     else:
         tuned |= {"tau": 0.1}

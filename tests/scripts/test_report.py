@@ -71,21 +71,21 @@ def test_the_report_says_what_the_rows_say(results):
 
 
 def test_check_tells_a_stale_report(results, capsys):
-    assert report.main(results, check=True) == 1
+    assert report.main(["--results", str(results), "--check"]) == 1
     (results / "README.md").write_text(report.report_text(results))
-    assert report.main(results, check=True) == 0
+    assert report.main(["--results", str(results), "--check"]) == 0
     with (results / "README.md").open("a") as file:
         file.write("edited")
-    assert report.main(results, check=True) == 1
-    assert "differs from what the rows say" in capsys.readouterr().out
+    assert report.main(["--results", str(results), "--check"]) == 1
+    assert "differs from what the rows say" in capsys.readouterr().err
 
 
 def test_the_report_and_its_pictures_are_reproducible(results):
     pytest.importorskip("matplotlib")
-    assert report.main(results) == 0
+    assert report.main(["--results", str(results)]) == 0
     picture = results / "pictures" / "sac-pendulum.png"
     first = (results / "README.md").read_bytes(), picture.read_bytes()
-    assert report.main(results) == 0
+    assert report.main(["--results", str(results)]) == 0
     assert first == ((results / "README.md").read_bytes(), picture.read_bytes())
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (results / "pictures").iterdir()] == ["sac-pendulum.png"]

@@ -277,6 +277,15 @@ def test_a_stochastic_policy_is_judged_by_its_probabilities():
     assert without.exact_value is without.exact_gap is None
 
 
+@pytest.mark.parametrize("env_id", [KUHN, "palaestra/TextCorridor-v0"])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_enumeration_agrees_with_sampling(env_id, deterministic):
+    agent = make_agent("ppo", env_id, device="cpu", seed=1)
+    measured = evaluate(agent, env_id, episodes=4000, num_envs=1000, deterministic=deterministic)
+    # Twice the half width of a 95 % interval is some four standard errors.
+    assert abs(measured.exact_value - measured.value) <= measured.interval.high - measured.interval.low
+
+
 def test_a_policy_with_memory_is_not_judged_by_single_observations():
     agent = Scripted(lambda observation, state: (np.zeros(len(observation), int), 0))
     assert evaluate(agent, KUHN, episodes=2).exact_value is None
