@@ -37,7 +37,8 @@ def register_agent(agent_id: str) -> Callable[[AgentClass], AgentClass]:
         known = _AGENTS.get(agent_id)
         if known is not None and (known.__module__, known.__qualname__) != (agent.__module__, agent.__qualname__):
             raise ValueError(
-                f"register_agent: id {agent_id!r} belongs to {known.__module__}.{known.__qualname__}; expected a free id"
+                f"register_agent: id {agent_id!r} belongs to {known.__module__}.{known.__qualname__}; "
+                "expected a free id"
             )
         agent.agent_id = agent_id
         _AGENTS[agent_id] = agent

@@ -48,7 +48,9 @@ def main() -> int:
     for lesson in LESSONS:
         config = RunConfig(lesson.agent, lesson.env, lesson.total_timesteps, eval_freq=lesson.total_timesteps // 4)
         run = Run.create(default_directory(config, Path("runs/demo")), config)
-        console.print(f"\n[bold]{lesson.agent}[/bold] on {lesson.env}, {lesson.total_timesteps:,} steps: {run.directory}")
+        console.print(
+            f"\n[bold]{lesson.agent}[/bold] on {lesson.env}, {lesson.total_timesteps:,} steps: {run.directory}"
+        )
         agent = run.train(progress_bar=True)
         if run.interrupted:
             console.print(f"interrupted; continue with: palaestra resume {run.directory}")
@@ -57,7 +59,9 @@ def main() -> int:
         runs.append(run)
     console.print()
     console.print(table)
-    console.print(f"\n{time.monotonic() - begun:.0f} s in all; higher is better; the same evaluation seeds for everyone.")
+    console.print(
+        f"\n{time.monotonic() - begun:.0f} s in all; higher is better; the same evaluation seeds for everyone."
+    )
     console.print(f"Pictures: {draw(runs, Path('runs/demo/pictures'))}")
     console.print("Next: palaestra train --help, palaestra envs, palaestra agents")
     return 0

@@ -40,7 +40,7 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(observation_space, encoder)
-        width = int(self.encoder.features)  # type: ignore[arg-type]
+        width = self.encoder.features
         self.core = nn.LSTMCell(width, recurrent_size) if recurrent_size else None
         width = recurrent_size or width
         self.counts: list[int] = []

@@ -36,7 +36,7 @@ class SquashedGaussianActor(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(observation_space, encoder)
-        self.trunk = mlp([int(self.encoder.features), *hidden, 2 * action_dim], activation)  # type: ignore[arg-type]
+        self.trunk = mlp([self.encoder.features, *hidden, 2 * action_dim], activation)
 
     def forward(self, observation: Observation) -> SquashedGaussian:
         """Return the action distribution of a batch of observations."""
@@ -57,7 +57,7 @@ class DeterministicActor(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(observation_space, encoder)
-        self.trunk = mlp([int(self.encoder.features), *hidden, action_dim], activation)  # type: ignore[arg-type]
+        self.trunk = mlp([self.encoder.features, *hidden, action_dim], activation)
 
     def forward(self, observation: Observation) -> Tensor:
         """Return actions `[batch, action_dim]`."""

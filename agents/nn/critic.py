@@ -35,11 +35,9 @@ class CriticBank(nn.Module):
         encoder: str = "auto",
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleList(make_encoder(observation_space, encoder) for _ in range(count))
-        self.trunks = nn.ModuleList(
-            mlp([int(e.features) + action_dim, *hidden, 1], activation)
-            for e in self.encoders  # type: ignore[arg-type]
-        )
+        encoders = [make_encoder(observation_space, encoder) for _ in range(count)]
+        self.encoders = nn.ModuleList(encoders)
+        self.trunks = nn.ModuleList(mlp([e.features + action_dim, *hidden, 1], activation) for e in encoders)
 
     def value(self, index: int, observation: Observation, action: Tensor) -> Tensor:
         """Return the values `[batch]` of one critic alone."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -36,7 +37,7 @@ def mlp(sizes: Sequence[int], activation: str = "relu", output_activation: bool 
         output_activation: Whether the last layer is activated too (a trunk under further heads).
     """
     layers: list[nn.Module] = []
-    for index, (width_in, width_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (width_in, width_out) in enumerate(itertools.pairwise(sizes)):
         layers.append(nn.Linear(width_in, width_out))
         if output_activation or index < len(sizes) - 2:
             layers.append(ACTIVATIONS[activation]())
@@ -52,7 +53,13 @@ def orthogonal_(module: nn.Module, gain: float) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-class ImageEncoder(nn.Module):
+class Encoder(nn.Module):
+    """Turns a batch of observations into features `[batch, features]`."""
+
+    features: int
+
+
+class ImageEncoder(Encoder):
     """Convolutions over an image: the Nature CNN from 36 pixels up, 2x2 kernels for small symbolic grids.
 
     Args:
@@ -87,7 +94,7 @@ class ImageEncoder(nn.Module):
         return self.output(self.convolutions(pixels if self.channels_first else pixels.permute(0, 3, 1, 2)))
 
 
-class TokenEncoder(nn.Module):
+class TokenEncoder(Encoder):
     """Reads padded token ids: embeddings, a width-3 convolution, then mean and maximum over the real tokens.
 
     Args:
@@ -110,7 +117,7 @@ class TokenEncoder(nn.Module):
         return torch.cat([mean, hidden.amax(-1)], -1)
 
 
-class OneHot(nn.Module):
+class OneHot(Encoder):
     """One-hot encoding of one or several categorical variables.
 
     Args:
@@ -130,7 +137,7 @@ class OneHot(nn.Module):
         return torch.zeros(index.shape[0], self.features, device=values.device).scatter_(1, index, 1.0)
 
 
-class Flatten(nn.Module):
+class Flatten(Encoder):
     """Flattens a Box observation to float features `[batch, size]`."""
 
     def __init__(self, features: int) -> None:
@@ -142,37 +149,39 @@ class Flatten(nn.Module):
         return value.reshape(value.shape[0], -1).float()
 
 
-class DictEncoder(nn.Module):
+class DictEncoder(Encoder):
     """Encodes every key of a Dict observation and concatenates the features in key order."""
 
     def __init__(self, space: spaces.Dict) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({key: make_encoder(sub) for key, sub in space.spaces.items()})
-        self.features = sum(int(encoder.features) for encoder in self.encoders.values())  # type: ignore[arg-type]
+        encoders = {key: make_encoder(sub) for key, sub in space.spaces.items()}
+        self.encoders = nn.ModuleDict(encoders)
+        self.features = sum(encoder.features for encoder in encoders.values())
 
     def forward(self, observation: dict[str, Tensor]) -> Tensor:
         """Return features `[batch, features]`."""
         return torch.cat([encoder(observation[key]) for key, encoder in self.encoders.items()], -1)
 
 
-_ENCODERS: dict[str, Callable[[gym.Space[Any]], nn.Module]] = {}
+Factory = TypeVar("Factory", bound=Callable[[Any], nn.Module])
+_ENCODERS: dict[str, Callable[[gym.Space[Any]], Any]] = {}
 
 
-def register_encoder(name: str) -> Callable[[Callable[[Any], nn.Module]], Callable[[Any], nn.Module]]:
+def register_encoder(name: str) -> Callable[[Factory], Factory]:
     """Register a custom encoder under a name that configurations may give as `encoder`.
 
     The decorated class or function takes an observation space and returns a module with an int attribute
     `features` that maps a batch of observations to `[batch, features]`.
     """
 
-    def register(factory: Callable[[Any], nn.Module]) -> Callable[[Any], nn.Module]:
+    def register(factory: Factory) -> Factory:
         _ENCODERS[name] = factory
         return factory
 
     return register
 
 
-def make_encoder(space: gym.Space[Any], name: str = "auto") -> nn.Module:
+def make_encoder(space: gym.Space[Any], name: str = "auto") -> Encoder:
     """Return the module that turns observations of a space into features.
 
     Args:
@@ -206,12 +215,12 @@ def make_encoder(space: gym.Space[Any], name: str = "auto") -> nn.Module:
     )
 
 
-def _custom_encoder(name: str) -> Callable[[gym.Space[Any]], nn.Module]:
+def _custom_encoder(name: str) -> Callable[[gym.Space[Any]], Encoder]:
     if name in _ENCODERS:
         return _ENCODERS[name]
     module_name, _, attribute = name.partition(":")
     if attribute and module_name in sys.modules:
-        return getattr(importlib.import_module(module_name), attribute)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module_name), attribute)
     raise ValueError(
         f"encoder: {name!r} is unknown; expected 'auto', one of {sorted(_ENCODERS)}, or 'package.module:Class' "
         "of a module that has been imported"

@@ -70,7 +70,8 @@ class ObservationNormalizer(nn.Module):
         """Merge a batch of observations into the statistics."""
         named = observation if isinstance(observation, dict) else {"": observation}
         for key, moments in self.moments.items():
-            moments.update(named[key.removeprefix("key_")])  # type: ignore[operator]
+            assert isinstance(moments, RunningMoments)
+            moments.update(named[key.removeprefix("key_")])
 
     def forward(self, observation: Observation) -> Observation:
         """Return the observations with their float vectors standardised."""
@@ -83,8 +84,9 @@ class ObservationNormalizer(nn.Module):
 
     def _standardise(self, key: str, value: Tensor) -> Tensor:
         moments = self.moments[key]
-        scale = torch.rsqrt(moments.variance + 1e-8).float()  # type: ignore[operator]
-        return ((value - moments.mean.float()) * scale).clamp(-self.clip, self.clip)  # type: ignore[operator]
+        assert isinstance(moments, RunningMoments)
+        scale = torch.rsqrt(moments.variance + 1e-8).float()
+        return ((value - moments.mean.float()) * scale).clamp(-self.clip, self.clip)
 
 
 class RewardNormalizer(nn.Module):

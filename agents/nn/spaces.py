@@ -64,7 +64,7 @@ class ActionMap:
                 return action.astype(self.space.dtype)
             scaled = self.centre + self.half_range * np.clip(action, -1.0, 1.0)
             return np.clip(scaled.astype(self.space.dtype), self.space.low, self.space.high)
-        return (action + self.start).astype(self.space.dtype)  # type: ignore[arg-type]
+        return (action + self.start).astype(self.space.dtype)
 
     def from_env(self, action: np.ndarray) -> np.ndarray:
         """Return agent actions for env actions, the inverse of `to_env` inside the box."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from palaestra.agents.losses.advantages import standardise
@@ -105,7 +104,7 @@ class PPO(OnPolicyAgent):
         loss = policy_loss + c.vf_coef * value_loss - c.ent_coef * entropy
 
         self.network_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), c.max_grad_norm, foreach=True)
         self.network_optimizer.step()
         return {

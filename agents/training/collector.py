@@ -61,8 +61,8 @@ class Collector:
         mode = env.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise ValueError(
-                f"Collector: env.metadata['autoreset_mode']={mode!r}; expected one of {[str(m) for m in AutoresetMode]}, "
-                "without which final observations cannot be told from first ones"
+                f"Collector: env.metadata['autoreset_mode']={mode!r}; expected one of "
+                f"{[str(m) for m in AutoresetMode]}, without which final observations cannot be told from first ones"
             )
         self.env, self.mode, self.seeds = env, mode, list(seeds)
         self.num_envs = env.num_envs
@@ -80,7 +80,7 @@ class Collector:
 
     def start(self) -> None:
         """Reset every row with its own seed."""
-        self.observation, info = self.env.reset(seed=list(self.seeds))
+        self.observation, info = self.env.reset(seed=list(self.seeds))  # type: ignore[arg-type]
         self.action_masks = _masks(info)
         self.episode_start[:] = True
         self.resetting[:] = False
@@ -132,12 +132,12 @@ class Collector:
 
     def statistics(self) -> dict[str, float]:
         """Return means over the latest 100 episodes, under the names SB3 users know."""
-        named = {
+        named: dict[str, Sequence[float]] = {
             "rollout/ep_rew_mean": self.recent_returns,
             "rollout/ep_len_mean": self.recent_lengths,
             "rollout/success_rate": self.recent_successes,
         }
-        return {name: float(np.mean(values)) for name, values in named.items() if values}
+        return {name: float(np.mean(list(values))) for name, values in named.items() if values}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue, the env's own state included."""

@@ -76,10 +76,10 @@ def check_types(config: Any) -> None:
         value = getattr(config, field.name)
         converted = _convert(value, hints[field.name])
         if converted is _MISFIT:
-            expected = getattr(hints[field.name], "__name__", str(hints[field.name])).replace("typing.", "")
+            hint = hints[field.name]
+            expected = hint.__name__ if get_origin(hint) is None else str(hint).replace("typing.", "")
             raise TypeError(
-                f"{type(config).__name__}: {field.name}={value!r} is of type {type(value).__name__}; expected "
-                f"{expected if get_origin(hints[field.name]) is None else str(hints[field.name]).replace('typing.', '')}"
+                f"{type(config).__name__}: {field.name}={value!r} is of type {type(value).__name__}; expected {expected}"
             )
         object.__setattr__(config, field.name, converted)
 

@@ -138,7 +138,7 @@ def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Take one optimiser step on a loss; gradients of nothing but the optimiser's own parameters are computed."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.zero_grad(set_to_none=True)
-    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+    loss.backward(inputs=parameters)
     optimizer.step()
 
 

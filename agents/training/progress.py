@@ -24,7 +24,7 @@ class ProgressBar(Callback):
             TextColumn("{task.fields[speed]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(speed_estimate_period=300),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[returns]}"),
         )
         self.refreshed = 0.0

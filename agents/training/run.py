@@ -178,7 +178,7 @@ class InterruptStop(Callback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGINT and SIGTERM inside the block, where this thread may."""
-        previous = {}
+        previous: dict[signal.Signals, Any] = {}
 
         def request(number: int, frame: FrameType | None) -> None:
             self.requested = True
