@@ -132,7 +132,7 @@ def parse(arguments: list[str]) -> tuple[TrainOptions, AgentConfig | None, dict[
             TrainOptions,
             prog="palaestra train",
             args=arguments,
-            description=f"{TrainOptions.__doc__}\n\nAgents: {', '.join(agent_ids())}. --agent ID shows its own settings.",
+            description=f"{TrainOptions.__doc__}\n\nAgents: {', '.join(agent_ids())}; each shows its own settings.",
             config=(tyro.conf.AvoidSubcommands,),
         )
         return options, None, {}

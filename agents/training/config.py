@@ -79,7 +79,8 @@ def check_types(config: Any) -> None:
             hint = hints[field.name]
             expected = hint.__name__ if get_origin(hint) is None else str(hint).replace("typing.", "")
             raise TypeError(
-                f"{type(config).__name__}: {field.name}={value!r} is of type {type(value).__name__}; expected {expected}"
+                f"{type(config).__name__}: {field.name}={value!r} is of type {type(value).__name__}; "
+                f"expected {expected}"
             )
         object.__setattr__(config, field.name, converted)
 
