@@ -292,7 +292,7 @@ class Agent(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return every saved attribute (replay rows apart: see `streams`)."""
-        return {name: _state_of(name, value) for name, value in vars(self).items() if name not in self._outside_state()}
+        return {name: _state_of(name, vars(self)[name]) for name in sorted(vars(self).keys() - self._outside_state())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned; the env continues where it stood."""

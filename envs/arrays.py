@@ -26,3 +26,10 @@ def clamped(array: Array, low: float, high: float) -> Array:
 def at_least(array: Array, low: float) -> Array:
     """Return the array with its values kept at `low` or above; the gradient is 0 where it changed them."""
     return np.maximum(array, low) if isinstance(array, np.ndarray) else array.clip(low)
+
+
+def table_like(table: np.ndarray, array: Array) -> Array:
+    """Return a NumPy table as an array of the other array's library, on its device."""
+    if isinstance(array, np.ndarray):
+        return table
+    return array_namespace(array).asarray(table, device=array.device)

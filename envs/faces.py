@@ -15,6 +15,7 @@ from palaestra.envs.key_stream import KeyStream
 from palaestra.envs.noise import MAX_SEED, CounterKey, check_branch, child_branch
 from palaestra.envs.registration import build_simulator
 from palaestra.envs.simulator import Simulator, where_rows
+from palaestra.envs.task_options import read_task_options
 from palaestra.protocols import Key, Transition
 
 
@@ -67,13 +68,16 @@ class _Run:
         if self.ended and call == "step":
             raise gym.error.ResetNeeded(f"{self.name}: step after the end of the episode; call reset() first")
 
-    def begin(self, seeds: np.ndarray | None) -> None:
-        """Start new episodes: of new seeds, or the next of each row's present seed."""
+    def begin(self, seeds: np.ndarray | None, options: Mapping[str, Any] | None) -> None:
+        """Start new episodes: of new seeds or the next of each row's present seed, of drawn or of chosen tasks."""
+        choice = read_task_options(self.name, self.simulator.tasks, options, self.batch)
+        if choice is not None and choice.seeds is not None:
+            seeds = choice.seeds
+        key = self.noise.start(1) if seeds is None else CounterKey(seeds)
+        state = self.simulator.initial(key) if choice is None else self.simulator.initial_of_task(choice.tasks, key)
         if seeds is None:
-            state = self.simulator.initial(self.noise.start(1))
             self.noise.restart()
         else:
-            state = self.simulator.initial(CounterKey(seeds))
             self.noise.place(seeds)
         self.state, self.ended = state, False
 
@@ -191,14 +195,13 @@ class SimulatorEnv(gym.Env[Any, Any]):
 
         Args:
             seed: Seed of the noise, 0 to 2**63 - 1; None goes on with the next episode of the present seed.
-            options: None or empty.
+            options: None or empty; `{"task_seed": q, "member": m}` in worlds with numbered tasks (`read_task_options`).
         """
         super().reset(seed=seed)
         run = self._run
-        _refuse_options(run.name, options)
         if seed is None and run.state is None:
             seed = int(self.np_random.integers(MAX_SEED))
-        run.begin(None if seed is None else _seed_array(seed, 1))
+        run.begin(None if seed is None else _seed_array(seed, 1), options)
         return run.observation(run.state), run.information(run.state)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -309,17 +312,16 @@ class SimulatorVectorEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
         Args:
             seed: One seed for each row, or an int for the seeds `seed, seed + 1, ...`; None goes on with the
                 next episode of each row's present seed.
-            options: None or empty.
+            options: None or empty; `{"task_seed": q, "member": m}` in worlds with numbered tasks (`read_task_options`).
         """
         run = self._run
-        _refuse_options(run.name, options)
         super().reset(seed=seed if isinstance(seed, int) else None)
         if seed is None:
             fresh = run.state is None
             seeds = self.np_random.integers(MAX_SEED, size=run.batch) if fresh else None
         else:
             seeds = _seed_array(seed, run.batch)
-        run.begin(seeds)
+        run.begin(seeds, options)
         return run.observation(run.state), run.information(run.state)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -405,11 +407,6 @@ class SimulatorVectorEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
 
 def _metadata(simulator: Simulator[Any]) -> dict[str, Any]:
     return {"render_modes": list(simulator.render_modes), "render_fps": simulator.render_fps}
-
-
-def _refuse_options(name: str, options: dict[str, Any] | None) -> None:
-    if options:
-        raise ValueError(f"{name}: reset with options={options!r}; expected None: this world takes none")
 
 
 def _seed_array(seed: int | Sequence[int], rows: int) -> np.ndarray:

@@ -55,11 +55,12 @@ class KeyStream:
     def start(self, ahead: int = 0) -> Key:
         """Return the key of the start of the present episode, or of the one `ahead` of it."""
         index = self.episode + ahead - self._start_episode
-        if self._starts is None or int(index.min()) < 0 or int(index.max()) >= self._starts.slots:
+        first, last = (int(index[0]),) * 2 if self.batch == 1 else (int(index.min()), int(index.max()))
+        if self._starts is None or first < 0 or last >= self._starts.slots:
             self._starts = self._block(self._slots, self.episode + ahead, 0)
             self._start_episode = self.episode + ahead
             return self._starts.at(0)
-        return self._starts.at(int(index[0]) if self.batch == 1 else index)
+        return self._starts.at(first if first == last else index)
 
     def transition(self) -> Key:
         """Return the key of the next transition of every row."""
@@ -81,7 +82,7 @@ class KeyStream:
         self._longest = max(self._longest, int(self.step.max() if rows is None else self.step[rows].max(initial=0)))
         if everywhere:
             self.episode = self.episode + 1
-            self.step = np.zeros_like(self.step)
+            self.step = np.zeros(self.batch, np.int64)
         else:
             assert rows is not None
             self._uneven = True

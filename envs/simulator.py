@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 from array_api_compat import array_namespace
 
+from palaestra.envs.arrays import table_like
 from palaestra.protocols import Actor, Array, Key, Oracle, State, Transition
 
 Record = TypeVar("Record")
@@ -30,6 +31,7 @@ class Simulator(ABC, Generic[State]):
         horizon: Steps after which the face truncates an episode.
         render_modes: What `render` can draw, of "rgb_array" and "ansi".
         render_fps: Steps of the world that a film shows each second.
+        tasks: Number of tasks that `reset(options={"task_seed": q})` can choose from; 0 where tasks are not numbered.
         draws: Names of all draws that the world makes from its keys; their 16-bit codes must differ.
     """
 
@@ -39,10 +41,15 @@ class Simulator(ABC, Generic[State]):
     render_modes: ClassVar[tuple[str, ...]] = ()
     render_fps: ClassVar[int] = 10
     draws: ClassVar[tuple[str, ...]] = ()
+    tasks: int = 0
 
     @abstractmethod
     def initial(self, key: Key) -> State:
         """Return the state at the start of an episode, one row for each row of the key."""
+
+    def initial_of_task(self, task: Array, key: Key) -> State:
+        """Return the state at the start of an episode of chosen tasks `[batch]`, numbers from 0 to `tasks` - 1."""
+        raise TypeError(f"{type(self).__name__} has no numbered tasks")
 
     def decide(self, state: State, action: Array) -> Any:
         """Return the post-decision state (deterministic half of a step); its `reward` `[batch]` is known already."""
@@ -133,23 +140,35 @@ class Simulator(ABC, Generic[State]):
 
 @dataclasses.dataclass(frozen=True)
 class RandomActor:
-    """Uniformly random actions from the world's own noise; for Discrete spaces, uniform over the admissible ones."""
+    """Uniformly random actions from the world's own noise (draw "policy").
+
+    Args:
+        space: A bounded Box of floats, a Discrete or a MultiDiscrete space.
+        masks: Admissible actions `[batch, num_actions]` of a state, for Discrete spaces; None where all are.
+    """
 
     space: gym.Space[Any]
     masks: Callable[[Any], Array | None] | None = None
 
     def __call__(self, state: Any, observation: Any, key: Key) -> Array:
-        if isinstance(self.space, gym.spaces.Discrete):
+        """Return actions `[batch, ...]`; for Discrete spaces, uniform over the admissible ones."""
+        space = self.space
+        if isinstance(space, gym.spaces.Discrete):
             mask = self.masks(state) if self.masks is not None else None
             if mask is None:
-                return key.integers("policy", int(self.space.n)) + int(self.space.start)
+                return key.integers("policy", int(space.n)) + int(space.start)
             xp = array_namespace(mask)
-            scores = key.uniform("policy", (int(self.space.n),)) + 1.0
-            return xp.argmax(xp.where(mask, scores, xp.zeros_like(scores)), axis=-1)
-        if isinstance(self.space, gym.spaces.Box):
-            low, high = (float(bound.flat[0]) for bound in (self.space.low, self.space.high))
-            return low + (high - low) * key.uniform("policy", self.space.shape)
-        raise TypeError(f"RandomActor: space={self.space} is not supported; expected Discrete or Box")
+            scores = key.uniform("policy", (int(space.n),)) + 1.0
+            return xp.argmax(xp.where(mask, scores, xp.zeros_like(scores)), axis=-1) + int(space.start)
+        if isinstance(space, gym.spaces.Box) and space.is_bounded() and space.low.dtype.kind == "f":
+            share = key.uniform("policy", space.shape)
+            low, high = (table_like(bound.astype(np.float64), share) for bound in (space.low, space.high))
+            return low + (high - low) * share
+        if isinstance(space, gym.spaces.MultiDiscrete):
+            share = key.uniform("policy", space.shape)
+            count, start = (table_like(bound, share) for bound in (space.nvec, space.start))
+            return array_namespace(share).astype(share * count, count.dtype) + start
+        raise TypeError(f"RandomActor: space={space}; expected a bounded Box of floats, Discrete or MultiDiscrete")
 
 
 def map_arrays(function: Callable[..., Array], *records: Record) -> Record:

@@ -26,6 +26,8 @@ class ResumeOptions:
     """The run's directory."""
     total_timesteps: int | None = None
     """A new target in env steps, to train for longer."""
+    step: int | None = None
+    """Go on from the checkpoint of this step instead of the newest."""
     threads: int = 0
     """Threads of torch; 0 as in `palaestra train`."""
     progress: bool = True
@@ -38,7 +40,7 @@ def main(arguments: list[str]) -> int:
     """Parse the command line, resume, and return the exit status."""
     options = tyro.cli(ResumeOptions, prog="palaestra resume", args=arguments)
     try:
-        run = Run.resume(options.directory, total_timesteps=options.total_timesteps)
+        run = Run.resume(options.directory, total_timesteps=options.total_timesteps, step=options.step)
     except (CheckpointError, OSError, ValueError) as error:
         print(f"palaestra resume: {error}", file=sys.stderr)
         return 2

@@ -14,13 +14,27 @@ BLOCK = re.compile(r"<!-- (file: \S+|run|shell) -->\n```\w+\n(.*?)```", re.DOTAL
 
 def test_extending_works_as_written(tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / "docs/extending.md").read_text())
-    assert [kind.partition(":")[0] for kind, _ in blocks] == ["file", "file", "run", "shell", "file", "run", "shell", "run", "run"]
+    assert [kind.partition(":")[0] for kind, _ in blocks] == [
+        "file",
+        "file",
+        "run",
+        "shell",
+        "file",
+        "run",
+        "shell",
+        "run",
+        "run",
+    ]
     for kind, text in blocks:
         if kind.startswith("file: "):
             path = tmp_path / kind.removeprefix("file: ")
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     for kind, text in blocks:
         if kind.startswith("file"):
             continue

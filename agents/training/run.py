@@ -83,15 +83,7 @@ class Run:
                 f"run directory {directory} exists; expected a new one: give another --name, or continue it with "
                 f"`palaestra resume {directory}`"
             )
-        agent = make_agent(
-            config.agent,
-            config.env,
-            seed=config.seed,
-            device=config.device,
-            env_kwargs=config.env_kwargs,
-            **config.config,
-        )
-        agent.target_timesteps = config.total_timesteps
+        agent = _new_agent(config)
         directory.mkdir(parents=True, exist_ok=True)
         partial = directory / "run.json.partial"
         partial.write_text(json.dumps(asdict(config), indent=2) + "\n")
@@ -102,7 +94,11 @@ class Run:
 
     @classmethod
     def resume(
-        cls, directory: str | Path, callbacks: Sequence[Callback] = (), total_timesteps: int | None = None
+        cls,
+        directory: str | Path,
+        callbacks: Sequence[Callback] = (),
+        total_timesteps: int | None = None,
+        step: int | None = None,
     ) -> Run:
         """Return the run as its newest checkpoint left it; logs are cut back to that point.
 
@@ -110,6 +106,7 @@ class Run:
             directory: The run's directory.
             callbacks: The user's own callbacks, in the order they had.
             total_timesteps: A new target, to train longer; annealed schedules follow it.
+            step: The checkpoint to go on from; the newest by default.
 
         Raises:
             FileNotFoundError: If the directory holds no run.
@@ -121,7 +118,9 @@ class Run:
         config = RunConfig(**json.loads((directory / "run.json").read_text()))
         import_agent(config.agent)
         store = _store(directory, config)
-        checkpoint = store.load()
+        if not store.steps():  # killed before its first checkpoint: nothing has happened yet
+            return cls(directory, config, _new_agent(config), store, callbacks)
+        checkpoint = store.load(step)
         agent = from_checkpoint(checkpoint, config.env, device=config.device)
         if total_timesteps is not None:
             agent.target_timesteps = total_timesteps
@@ -218,7 +217,7 @@ class LogMetrics(EveryNSteps):
         """Write one line."""
         speed = (agent.num_timesteps - self.first) / max(time.monotonic() - self.begun, 1e-9)
         values = {**agent.collector.statistics(), **agent.metrics.collect()}
-        counts = {"time/episodes": agent.collector.episodes, "time/updates": agent.num_updates, "time/fps": speed}
+        counts = {"rollout/episodes": agent.collector.episodes, "train/updates": agent.num_updates, "time/fps": speed}
         self.logger.log(agent.num_timesteps, {**values, **counts})
         return None
 
@@ -265,6 +264,14 @@ class PeriodicCheckpoint(EveryNSteps):
         """Save once."""
         self.owner.save()
         return None
+
+
+def _new_agent(config: RunConfig) -> Agent:
+    agent = make_agent(
+        config.agent, config.env, seed=config.seed, device=config.device, env_kwargs=config.env_kwargs, **config.config
+    )
+    agent.target_timesteps = config.total_timesteps
+    return agent
 
 
 def _store(directory: Path, config: RunConfig) -> CheckpointStore:

@@ -11,10 +11,9 @@ import gymnasium as gym
 import numpy as np
 
 from palaestra.envs import rendering
-from palaestra.envs.arrays import at_least, clamped, namespace_of
+from palaestra.envs.arrays import at_least, clamped, namespace_of, table_like
 from palaestra.envs.checks import check_amount, check_count
 from palaestra.envs.simulator import RandomActor, Simulator
-from palaestra.envs.tables import table_like
 from palaestra.protocols import Actor, Array, Estimand, Key, Oracle, Transition
 
 WALL_MARGIN = 2.0
@@ -76,8 +75,8 @@ class MultiGoal2D(Simulator[MultiGoalState]):
     reached, `log(num_goals)` nats at most, says how many it holds, and the return whether each of them is any good.
 
     **State**: position, float64 `[2]`, and what follows from it. **Observation**: float32 `[2]`, the position divided
-    by `radius + 2`, in [-1, 1]. **Action**: float32 `[2]` in [-1, 1], the displacement in lengths; one longer than 1 is shortened to
-    length 1, so that no direction is faster.
+    by `radius + 2`, in [-1, 1]. **Action**: float32 `[2]` in [-1, 1], the displacement in lengths; one longer than 1
+    is shortened to length 1, so that no direction is faster.
 
     **Dynamics**: `position + displacement + noise_std * normal`, then kept inside the walls `|x|, |y| <= radius + 2`.
     Goal k lies at angle `2 pi k / num_goals` on the circle of `radius` around the origin.

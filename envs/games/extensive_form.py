@@ -1,6 +1,7 @@
 """Two-player zero-sum games of perfect recall as flat trees: values, best responses and exploitability by enumeration.
 
-A policy is one table `[num_information_sets, num_actions]` for both players; each row belongs to the player who moves there.
+A policy is one table `[num_information_sets, num_actions]` for both players; each row belongs to the player who moves
+there.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ class GameTree:
 
     @classmethod
     def build(
-        cls, root: History, rules: Callable[[History], Node[History]], information_sets: Sequence[Hashable], num_actions: int
+        cls,
+        root: History,
+        rules: Callable[[History], Node[History]],
+        information_sets: Sequence[Hashable],
+        num_actions: int,
     ) -> GameTree:
         """Return the tree that the rules unfold from the root.
 
@@ -125,7 +130,7 @@ class GameTree:
         return float(value[0])
 
     def best_response(self, policy: np.ndarray, player: int) -> tuple[float, np.ndarray]:
-        """Return the best value of a player against the other's rows of a table, and the table with the best rows put in.
+        """Return the best value of a player against the other's rows of a table, and the table with the best rows in.
 
         Args:
             policy: Probabilities `[num_information_sets, num_actions]`; the rows of `player` do not matter.
@@ -134,7 +139,7 @@ class GameTree:
         Returns:
             The value for `player`, and the table; among equally good actions the first is taken.
         """
-        # Reach of a node by chance and the other player alone: within an information set these are the weights of belief.
+        # Reach of a node by chance and the other player alone: within an information set these weigh the beliefs.
         weights = self._weights(np.where((self.owner == player)[:, None], 1.0, policy))
         reach = np.ones(len(self.player))
         for level in self.levels:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 from typing import ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
-from array_api_compat import array_namespace
 
+from palaestra.envs.arrays import namespace_of, table_like
 from palaestra.envs.games.extensive_form import CHANCE, TERMINAL, GameTree, Node
 from palaestra.envs.simulator import RandomActor, Simulator
-from palaestra.envs.tables import table_like
 from palaestra.protocols import Actor, Array, Estimand, Key, Oracle, Transition
 
 PASS, BET = 0, 1
@@ -26,19 +25,25 @@ NUM_INFORMATION_SETS = 12
 """Row `3 * history + card` of a policy table: what the player of that history does with that card."""
 
 _PLAYER = (0, 1, 1, 0)
-_MOVER, _CARD = np.array(_PLAYER), np.array(DEALS)
-_NEXT = np.array([[HISTORIES.index(h + move) if h + move in HISTORIES else -1 for move in "pb"] for h in HISTORIES])
-_WINNER_PLAYER, _SHOWDOWN = {"bp": 0, "pbp": 1}, {"pp": 1.0, "bb": 2.0, "pbb": 2.0}
+_NEXT = [[HISTORIES.index(h + move) for move in "pb"] for h in HISTORIES[: len(_PLAYER)]]
+_FOLDS, _SHOWDOWNS = {"bp": 1.0, "pbp": -1.0}, {"pp": 1.0, "bb": 2.0, "pbb": 2.0}
+
+POSITIONS = tuple(product(range(len(DEALS)), range(2), range(len(HISTORIES))))
+"""(deal, the agent's seat, history) of every position."""
 
 
 def _payoff(deal: tuple[int, int], history: str) -> float:
-    """What player 0 wins from player 1; both put one chip in the pot first, a bet is one more."""
-    if history in _WINNER_PLAYER:
-        return 1.0 if _WINNER_PLAYER[history] == 0 else -1.0
-    return _SHOWDOWN[history] * (1.0 if deal[0] > deal[1] else -1.0)
+    """What player 0 wins from player 1: both put one chip in the pot first, a bet is one more."""
+    won = _SHOWDOWNS.get(history, 0.0) * (1.0 if deal[0] > deal[1] else -1.0)
+    return _FOLDS.get(history, won)
 
 
-_PAYOFF = np.array([[_payoff(deal, h) if len(h) > 1 and h != "pb" else 0.0 for h in HISTORIES] for deal in DEALS])
+def _row(deal: int, player: int, history: int) -> int:
+    """Row of a policy table; at the end of a hand, that of the first history."""
+    return 3 * (history if history < len(_PLAYER) else 0) + DEALS[deal][player]
+
+
+_INFORMATION_SET = np.array([_row(*position) for position in POSITIONS])
 
 
 def _rules(history: tuple[int, int] | None) -> Node[tuple[int, int] | None]:
@@ -46,10 +51,9 @@ def _rules(history: tuple[int, int] | None) -> Node[tuple[int, int] | None]:
         return Node(CHANCE, children=[(deal, 0) for deal in range(6)], probabilities=[1 / 6] * 6)
     deal, moves = history
     if moves >= len(_PLAYER):
-        return Node(TERMINAL, payoff=float(_PAYOFF[deal, moves]))
+        return Node(TERMINAL, payoff=_payoff(DEALS[deal], HISTORIES[moves]))
     player = _PLAYER[moves]
-    children = [(deal, int(following)) for following in _NEXT[moves]]
-    return Node(player, children=children, information_set=3 * moves + DEALS[deal][player])
+    return Node(player, [(deal, following) for following in _NEXT[moves]], (), _row(deal, player, moves))
 
 
 def game_tree() -> GameTree:
@@ -85,11 +89,9 @@ def policy_table(name: str, alpha: float = 1 / 3) -> np.ndarray:
 
 @dataclass(frozen=True)
 class KuhnState:
-    """One hand per row: `deal` {0..5} (index of `DEALS`), the agent's `seat` {0, 1}, `history` {0..8}; int64 `[batch]`."""
+    """One hand per row: `position` int64 `[batch]`, an index of `POSITIONS`."""
 
-    deal: Array
-    seat: Array
-    history: Array
+    position: Array
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,9 @@ class TableActor:
 
     def __call__(self, state: KuhnState, observation: Array, key: Key) -> Array:
         """Return actions `[batch]`."""
-        xp = array_namespace(state.deal)
-        bet = table_like(self.table[:, BET], state.deal)[_information_set(state)]
+        xp = namespace_of(state.position)
+        bet = table_like(self.table[_INFORMATION_SET, BET], state.position)[state.position]
         return xp.astype(key.uniform("policy") < bet, xp.int64)
-
-
-def _information_set(state: KuhnState) -> Array:
-    """Row of the policy table `[batch]` at the agent's decisions; at the end of a hand, the row of the first one."""
-    xp = array_namespace(state.deal)
-    card = table_like(_CARD, state.deal)[state.deal, state.seat]
-    return 3 * xp.where(state.history < len(_PLAYER), state.history, xp.zeros_like(state.history)) + card
 
 
 class Kuhn(Simulator[KuhnState]):
@@ -128,8 +123,8 @@ class Kuhn(Simulator[KuhnState]):
     **Noise**: draws "deal", "seat" and "opponent"; the opponent's move (at most one a step, and its opening when
     the agent sits second) happens inside `initial` and `step`.
 
-    **Oracle**: the exact value of the best response, by enumeration. Against "uniform" .5 in seat 0 and .416667 in seat 1, so
-    .458333 for "both"; against an equilibrium -1/18 and 1/18.
+    **Oracle**: the exact value of the best response, by enumeration. Against "uniform" .5 in seat 0 and .416667 in
+    seat 1, so .458333 for "both"; against an equilibrium -1/18 and 1/18.
 
     **Version history**: v0, first release.
 
@@ -147,6 +142,7 @@ class Kuhn(Simulator[KuhnState]):
 
     render_modes: ClassVar[tuple[str, ...]] = ("ansi",)
     render_fps: ClassVar[int] = 1
+    draws: ClassVar[tuple[str, ...]] = ("deal", "seat", "opponent", "policy")
     horizon = 3
 
     def __init__(
@@ -162,75 +158,62 @@ class Kuhn(Simulator[KuhnState]):
         self.observation_space = gym.spaces.Box(0.0, 1.0, (11,), np.float32)
         self.action_space = gym.spaces.Discrete(2)
         self.tree = game_tree()
-        self._observations = _observation_table()
+        self._tables = _build_tables(self.opponent)
 
     def initial(self, key: Key) -> KuhnState:
         """Return freshly dealt hands at the agent's first decision."""
         deal = key.integers("deal", len(DEALS))
-        xp = array_namespace(deal)
-        seat = key.integers("seat", 2) if len(self.seats) == 2 else xp.full_like(deal, self.seats[0])
-        return self._opponent_moves(KuhnState(deal, seat, xp.zeros_like(deal)), key)
+        seat = key.integers("seat", 2) if len(self.seats) == 2 else 0 * deal + self.seats[0]
+        return self._opponent_moves((deal * 2 + seat) * len(HISTORIES), key)
 
     def step(self, state: KuhnState, action: Array, key: Key) -> Transition[KuhnState]:
         """Return the hands after the agent's move and, where the opponent is next, its answer."""
-        xp = array_namespace(state.deal)
-        moved = table_like(_NEXT, state.deal)[state.history, action]
-        state = self._opponent_moves(KuhnState(state.deal, state.seat, moved), key)
-        won = table_like(_PAYOFF, state.deal)[state.deal, state.history]
+        moved = table_like(self._tables.after, state.position)[2 * state.position + action]
+        following = self._opponent_moves(moved, key)
         return Transition(
-            state=state,
-            reward=xp.where(state.seat == 0, won, -won),
-            terminated=state.history >= len(_PLAYER),
-            info=self.information(state),
+            state=following,
+            reward=table_like(self._tables.reward, moved)[following.position],
+            terminated=table_like(self._tables.over, moved)[following.position],
         )
 
-    def _opponent_moves(self, state: KuhnState, key: Key) -> KuhnState:
-        xp = array_namespace(state.deal)
-        deciding = state.history < len(_PLAYER)
-        history = xp.where(deciding, state.history, xp.zeros_like(state.history))
-        theirs = deciding & (table_like(_MOVER, state.deal)[history] != state.seat)
-        card = table_like(_CARD, state.deal)[state.deal, 1 - state.seat]
-        bet = table_like(self.opponent[:, BET], state.deal)[3 * history + card]
-        action = xp.astype(key.uniform("opponent") < bet, xp.int64)
-        moved = table_like(_NEXT, state.deal)[history, action]
-        return KuhnState(state.deal, state.seat, xp.where(theirs, moved, state.history))
+    def _opponent_moves(self, position: Array, key: Key) -> KuhnState:
+        xp = namespace_of(position)
+        bets = key.uniform("opponent") < table_like(self._tables.opponent_bet, position)[position]
+        answer = 2 * position + xp.astype(bets, xp.int64)
+        return KuhnState(table_like(self._tables.after_opponent, position)[answer])
 
     def observe(self, state: KuhnState) -> Array:
         """Return the information states, float32 `[batch, 11]`."""
-        return table_like(self._observations, state.deal)[state.deal, state.seat, state.history]
+        return table_like(self._tables.observation, state.position)[state.position]
 
     def action_masks(self, state: KuhnState) -> Array:
         """Return all true, `[batch, 2]`."""
-        xp = array_namespace(state.deal)
-        return xp.ones((state.deal.shape[0], 2), dtype=xp.bool)
+        xp = namespace_of(state.position)
+        return xp.ones((state.position.shape[0], 2), dtype=xp.bool, device=state.position.device)
 
     def information(self, state: KuhnState) -> Mapping[str, Array]:
-        """Return the seat, the row of the policy table and the state key of every row."""
-        xp = array_namespace(state.deal)
+        """Return the agent's seat, its row of the policy table, and the state key."""
         return {
-            "action_mask": self.action_masks(state),
-            "seat": state.seat,
-            "information_set": _information_set(state),
+            "seat": state.position // len(HISTORIES) % 2,
+            "information_set": table_like(_INFORMATION_SET, state.position)[state.position],
             "state_key": self.state_key(state),
         }
 
     def state_key(self, state: KuhnState) -> Array:
-        """Return a number `[batch]` that is different for every deal, seat and history."""
-        return (state.deal * 2 + state.seat) * len(HISTORIES) + state.history
+        """Return the position `[batch]`."""
+        # A copy: what users are given is never the state's own memory.
+        return state.position + 0
 
     def enumerate_states(self) -> KuhnState:
         """Return one state for every decision the agent can face, in the order of the rows of `decision_rows`.
 
         The other player's card, which the agent does not see, is the lowest that is left.
         """
-        deals, seats, histories = [], [], []
-        for row in self.decision_rows():
-            history, card = divmod(int(row), 3)
-            seat = _PLAYER[history]
-            deals.append(next(i for i, deal in enumerate(DEALS) if deal[seat] == card))
-            seats.append(seat)
-            histories.append(history)
-        return KuhnState(np.array(deals), np.array(seats), np.array(histories))
+        first: dict[int, int] = {}
+        for position, (_, seat, history) in enumerate(POSITIONS):
+            if history < len(_PLAYER) and _PLAYER[history] == seat:
+                first.setdefault(int(_INFORMATION_SET[position]), position)
+        return KuhnState(np.array([first[row] for row in self.decision_rows()]))
 
     def decision_rows(self) -> np.ndarray:
         """Return the information sets of the agent's seats, int `[num_states]`; all twelve for "both"."""
@@ -262,7 +245,9 @@ class Kuhn(Simulator[KuhnState]):
 
     def oracle(self) -> Oracle:
         """Return the value of the best response to the opponent."""
-        return Oracle(self.best_response()[0], Estimand(unit="chips per hand"), "optimum", "best response by enumeration")
+        return Oracle(
+            self.best_response()[0], Estimand(unit="chips per hand"), "optimum", "best response by enumeration"
+        )
 
     def experts(self) -> Mapping[str, Actor]:
         """Return the best response, "optimal"."""
@@ -276,13 +261,14 @@ class Kuhn(Simulator[KuhnState]):
         """Return the hand of one row as a text; the opponent's card shows at a showdown."""
         if mode != "ansi":
             return super().render(state, row, mode)
-        deal, seat, history = DEALS[int(state.deal[row])], int(state.seat[row]), HISTORIES[int(state.history[row])]
+        deal_index, seat, history_index = POSITIONS[int(state.position[row])]
+        deal, history = DEALS[deal_index], HISTORIES[history_index]
         names = {"p": "pass", "b": "bet"}
         lines = [f"you sit {('first', 'second')[seat]} with the {CARDS[deal[seat]]}"]
         lines += [f"{'you' if i % 2 == seat else 'opponent'}: {names[move]}" for i, move in enumerate(history)]
-        if history in _SHOWDOWN:
+        if history in _SHOWDOWNS:
             lines.append(f"opponent shows the {CARDS[deal[1 - seat]]}")
-        if history in _SHOWDOWN or history in _WINNER_PLAYER:
+        if history in _SHOWDOWNS or history in _FOLDS:
             chips = _payoff(deal, history) * (1 - 2 * seat)
             lines.append(f"you {'win' if chips > 0 else 'lose'} {abs(chips):.0f}")
         return "\n".join(lines)
@@ -297,14 +283,41 @@ def _checked_table(table: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
     return checked
 
 
-def _observation_table() -> np.ndarray:
-    """The information state for every deal, seat and history, float32 `[6, 2, 9, 11]`."""
-    table = np.zeros((len(DEALS), 2, len(HISTORIES), 11), dtype=np.float32)
-    for d, deal in enumerate(DEALS):
-        for seat in (0, 1):
-            table[d, seat, :, seat] = 1.0
-            table[d, seat, :, 2 + deal[seat]] = 1.0
-            for h, history in enumerate(HISTORIES):
-                for i, move in enumerate(history):
-                    table[d, seat, h, 5 + 2 * i + "pb".index(move)] = 1.0
-    return table
+@dataclass(frozen=True)
+class _Tables:
+    """What follows from each position; `after*` are flat, `2 * position + action`."""
+
+    after: np.ndarray
+    after_opponent: np.ndarray
+    opponent_bet: np.ndarray
+    reward: np.ndarray
+    over: np.ndarray
+    observation: np.ndarray
+
+
+def _build_tables(opponent: np.ndarray) -> _Tables:
+    count = len(POSITIONS)
+    after = np.repeat(np.arange(count)[:, None], 2, axis=1)
+    after_opponent = after.copy()
+    tables = _Tables(
+        after=after.reshape(-1),
+        after_opponent=after_opponent.reshape(-1),
+        opponent_bet=np.zeros(count),
+        reward=np.zeros(count),
+        over=np.zeros(count, dtype=bool),
+        observation=np.zeros((count, 11), dtype=np.float32),
+    )
+    for position, (deal, seat, history) in enumerate(POSITIONS):
+        if history < len(_PLAYER):
+            following = [position - history + moved for moved in _NEXT[history]]
+            if _PLAYER[history] == seat:
+                after[position] = following
+            else:
+                after_opponent[position] = following
+                tables.opponent_bet[position] = opponent[_row(deal, 1 - seat, history), BET]
+        else:
+            tables.over[position] = True
+            tables.reward[position] = _payoff(DEALS[deal], HISTORIES[history]) * (1 - 2 * seat)
+        moves = [5 + 2 * i + "pb".index(move) for i, move in enumerate(HISTORIES[history])]
+        tables.observation[position, [seat, 2 + DEALS[deal][seat], *moves]] = 1.0
+    return tables

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from palaestra.envs.tables import table_like
+from palaestra.envs.arrays import namespace_of, table_like
 from palaestra.envs.text.tabular import REFUSED, ExactValues, TurnLimitedModel
 from palaestra.protocols import Array, Key
 
@@ -35,7 +34,7 @@ class TableActor:
 
     def __call__(self, state: CorridorState, observation: object, key: Key) -> Array:
         """Return actions `[batch]`."""
-        xp = array_namespace(state.place)
+        xp = namespace_of(state.place)
         # Results that only texts can have count as refusals; at the time limit any action will do.
         last = xp.where(state.last > REFUSED, REFUSED + 0 * state.last, state.last)
         turn = xp.where(state.turn < len(self.table), state.turn, 0 * state.turn)
@@ -53,6 +52,7 @@ class CorridorExact:
     def __init__(self, model: TurnLimitedModel, seen: np.ndarray) -> None:
         self.model = model
         self.seen = seen
+        self._rooms = model.absorbing.shape[1]
         reachable = model.reachable()
         self._where = np.nonzero(reachable)
         self._row = np.full(reachable.shape, -1)
@@ -61,7 +61,7 @@ class CorridorExact:
     def states(self) -> CorridorState:
         """Return every state in which a decision can fall, whatever was done before."""
         turn, task, room, last = self._where
-        return CorridorState(task * self._row.shape[2] + room, last, turn)
+        return CorridorState(task * self._rooms + room, last, turn)
 
     @property
     def fully_observed(self) -> bool:
@@ -77,34 +77,38 @@ class CorridorExact:
         return ExactValues(values[turn, task, room, last], action_values[turn, task, room], float(starts.mean()))
 
     def trajectory_probability(self, walk: CorridorState, actions: np.ndarray, probabilities: np.ndarray) -> float:
-        """Return how likely a policy `[num_states, num_actions]` is to walk through the given states by the given actions.
+        """Return how likely a policy `[num_states, num_actions]` is to take a walk by the given actions.
 
         Args:
             walk: Consecutive states, `len(actions)` + 1 rows, the first at the start of an episode.
             actions: int `[turns]`.
             probabilities: Of the policy's actions.
         """
-        task, room = np.divmod(walk.place, self._row.shape[2])
-        rows = self._row[walk.turn, task, room, walk.last][:-1] if len(actions) else np.zeros(0, int)
+        task, room = np.divmod(walk.place, self._rooms)
+        rows = self._row[walk.turn[:-1], task[:-1], room[:-1], walk.last[:-1]]
         here, there = (task[:-1], room[:-1], actions), room[1:]
         stayed = (there == room[:-1]) & (walk.last[1:] == REFUSED)
         steps = np.where(self.model.admissible[here], self.model.transition[(*here, there)], stayed)
         return float(np.prod(probabilities[rows, actions] * steps) / len(self.model.start))
 
-    def optimal_actor(self) -> TableActor:
-        """Return the actor of the optimal policy, which sees the state."""
+    def optimal_actor(self, preference: np.ndarray) -> TableActor:
+        """Return the actor of the optimal policy, which sees the state.
+
+        Args:
+            preference: Decides among equally good actions, `[tasks, rooms, actions]`.
+        """
         _, action_values = self.model.solve()
-        best = np.where(self.model.admissible, action_values, -np.inf).argmax(axis=-1)
+        best = self.model.best_actions(action_values, preference)
         return self._actor(np.repeat(best[..., None], 3, axis=-1))
 
-    def observed_actor(self) -> TableActor:
-        """Return the actor that sees the present observation only and knows the tasks (QMDP)."""
+    def observed_actor(self, preference: np.ndarray) -> TableActor:
+        """Return the actor that sees the present observation only and knows the tasks (QMDP); argument as above."""
         _, action_values = self.model.solve()
-        return self._actor(self.model.observed_best(action_values, self.seen).argmax(axis=-1))
+        return self._actor(self.model.observed_best(action_values, preference, self.seen))
 
-    def greedy_actor(self, score: np.ndarray) -> TableActor:
-        """Return the actor that takes the admissible action of the highest score `[tasks, rooms, actions]`."""
-        best = np.where(self.model.admissible, score, -np.inf).argmax(axis=-1)
+    def preferring_actor(self, preference: np.ndarray) -> TableActor:
+        """Return the actor that takes the admissible action of the highest preference `[tasks, rooms, actions]`."""
+        best = self.model.best_actions(preference, preference)
         return self._actor(np.broadcast_to(best[None, :, :, None], self._row.shape))
 
     def _actor(self, table: np.ndarray) -> TableActor:
@@ -114,7 +118,9 @@ class CorridorExact:
         expected = (len(self._where[0]), self.model.transition.shape[2])
         table = np.asarray(probabilities, dtype=np.float64)
         if table.shape != expected:
-            raise ValueError(f"probabilities has shape {table.shape}; expected {expected}, as enumerate_states orders them")
+            raise ValueError(
+                f"probabilities has shape {table.shape}; expected {expected}, as enumerate_states orders them"
+            )
         if not (np.all(table >= 0.0) and np.allclose(table.sum(axis=1), 1.0, atol=1e-4)):
             raise ValueError("probabilities holds rows that are no distributions; expected rows that sum to 1")
         dense = np.zeros((*self._row.shape, expected[1]))

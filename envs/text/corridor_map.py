@@ -36,9 +36,22 @@ class CorridorMap:
     start: np.ndarray
     goal: np.ndarray
 
+    def transition(self, targets: np.ndarray, slip: float) -> np.ndarray:
+        """Return the law of the next room `[tasks, rooms, actions, rooms]`; rows of inadmissible actions are zero.
+
+        Args:
+            targets: int `[tasks, rooms, actions]`: the room that an action leads to, or -1.
+            slip: Probability that a door drawn at random takes the place of the chosen one.
+        """
+        rooms = np.arange(self.label.shape[1])
+        chosen = targets[..., None] == rooms
+        any_door = (self.doors[..., None] == rooms).sum(axis=2) / self.degree[..., None]
+        mixed = (1.0 - slip) * chosen + slip * any_door[:, :, None, :]
+        return np.where(targets[..., None] >= 0, mixed, 0.0)
+
 
 def door_names(name_tokens: tuple[int, ...]) -> tuple[str, ...]:
-    """Return the `NUM_NAMES` invented door names, the i-th of `name_tokens[i % len(name_tokens)]` syllables (tokens)."""
+    """Return the `NUM_NAMES` invented door names, the i-th of `name_tokens[i % len(name_tokens)]` syllables."""
     rng = np.random.Generator(np.random.Philox(key=0))
     names: list[str] = []
     while len(names) < NUM_NAMES:

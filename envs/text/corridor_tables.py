@@ -1,4 +1,4 @@
-"""The tables that TextCorridor steps and speaks by: its maps, hashes and fragments of tokens, flat for look-up by arrays."""
+"""The tables that TextCorridor steps and speaks by: maps, hashes and fragments of tokens, flat for look-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_ACTION_TOKENS = 32
 
 NO_EXIT = Reject("no such exit here")
 LAST = ("nothing", "moved", *(f"invalid: {reject.reason}" for reject in (NO_EXIT, EMPTY, UNKNOWN)))
-"""Texts of the `last:` line by code. The first three are the outcomes of `tabular`; the others come from texts alone."""
+"""Texts of the `last:` line by code. The first three are the outcomes of `tabular`; only texts lead to the others."""
 
 _EMPTY_TEXT, _UNKNOWN_TEXT = 3, 4
 
@@ -27,14 +27,14 @@ _EMPTY_TEXT, _UNKNOWN_TEXT = 3, 4
 class CorridorTables:
     """What a place or a scene leads to and looks like.
 
-    A place is `task * rooms + room`, a scene `last * places + place`. Actions are shifted by 2, so that the rejects of a text
-    come first.
+    A place is `task * rooms + room`, a scene `last * places + place`. Actions are shifted by 2, so that the rejects of
+    a text come first.
 
     Attributes:
         next_place: int64 `[places * (num_actions + 2)]`: where an action leads when nothing slips.
         next_last: int64 `[places * (num_actions + 2)]`: what it is reported as, an index of `LAST`.
-        doors: int64 `[places * (most_doors + 1)]`: places behind the doors; after the last door, the last one's again, where
-            the product of a draw just below 1 may round to.
+        doors: int64 `[places * (most_doors + 1)]`: places behind the doors; after the last door, the last one's again,
+            where the product of a draw just below 1 may round to.
         degree: float64 `[places]`: number of doors.
         mask: bool `[places, num_actions]`: admissible actions.
         start: int64 `[tasks]`: first place.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
+from palaestra.envs.arrays import table_like
 from palaestra.envs.text.vocabulary import END, PAD, VOCABULARY_SIZE, encode
-from palaestra.protocols import Array
+from palaestra.protocols import Actor, Array, Key
 
 LONGEST_ACTION_TEXT = 4096
 """Characters of an action text that are read; the rest is ignored."""
@@ -45,7 +47,9 @@ class Grammar:
     def __init__(self, texts: Sequence[str]) -> None:
         for text in texts:
             if not text or text != _normalised(text):
-                raise ValueError(f"Grammar: texts contains {text!r}; expected lower-case words with single spaces between")
+                raise ValueError(
+                    f"Grammar: texts contains {text!r}; expected lower-case words with single spaces between"
+                )
         if len(set(texts)) != len(texts):
             raise ValueError(f"Grammar: texts={list(texts)}; expected all to be different")
         self.texts = tuple(texts)
@@ -82,8 +86,8 @@ def _normalised(text: str) -> str:
 def read_action_tokens(tokens: Array, catalogue: Array) -> Array:
     """Return the action that each row of tokens names, int64 `[batch]`; rejects are `REJECT_CODES`.
 
-    What counts of a row are the tokens before the first `<end>` or `<pad>`, and of these what follows the last `act:` that
-    begins a line; they must be exactly the tokens of an action's text.
+    What counts of a row are the tokens before the first `<end>` or `<pad>`, and of these what follows the last `act:`
+    that begins a line; they must be exactly the tokens of an action's text.
 
     Args:
         tokens: Token ids `[batch, length]`.
@@ -162,7 +166,7 @@ class Trie:
         return (children >= 0) & np.take_along_axis(open_nodes, np.maximum(children, 0), axis=1)
 
     def advance(self, nodes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Return the nodes `[batch]` after one more token each; -1 where the token leaves the tree, and from then on."""
+        """Return the nodes `[batch]` after one more token each; -1 once a token has left the tree."""
         return np.where(nodes < 0, -1, self.children[nodes, tokens])
 
     def actions(self, nodes: np.ndarray) -> np.ndarray:
@@ -191,3 +195,28 @@ class Trie:
                 token = self._sequences[action][self._paths[action].index(node)]
                 probabilities[:, action] *= masked[:, token] / np.where(total > 0.0, total, 1.0)
         return np.where(admissible, probabilities, 0.0)
+
+
+@dataclass(frozen=True)
+class SpeakingActor:
+    """Says what another actor does: a tuple of one text for each row, as a Text action space takes it."""
+
+    actor: Actor
+    texts: tuple[str, ...]
+
+    def __call__(self, state: Any, observation: Any, key: Key) -> tuple[str, ...]:
+        """Return the texts of the actor's actions."""
+        return tuple(self.texts[action] for action in self.actor(state, observation, key).tolist())
+
+
+@dataclass(frozen=True)
+class SpellingActor:
+    """Spells what another actor does: rows of a table of tokens `[num_actions, length]`."""
+
+    actor: Actor
+    tokens: np.ndarray
+
+    def __call__(self, state: Any, observation: Any, key: Key) -> Array:
+        """Return the tokens `[batch, length]` of the actor's actions."""
+        actions = self.actor(state, observation, key)
+        return table_like(self.tokens, actions)[actions]

@@ -1,7 +1,7 @@
 """Exact dynamic programming for turn-limited text worlds: values, occupancies and probabilities of any policy table.
 
-The state of a decision is (turn, task, place, outcome), where `outcome` is the result of the previous action as far as the
-agent sees it: nothing yet, done, or refused. Only policies look at the outcome; the world's law does not.
+The state of a decision is (turn, task, place, outcome), where `outcome` is the result of the previous action as far as
+the agent sees it: nothing yet, done, or refused. Only policies look at the outcome; the world's law does not.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TurnLimitedModel:
 
     @property
     def admissible(self) -> np.ndarray:
-        """bool `[tasks, places, actions]`."""
+        """Which actions have an effect, bool `[tasks, places, actions]`."""
         return self.transition.sum(axis=-1) > 0.0
 
     def solve(self, policy: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ class TurnLimitedModel:
         return visits
 
     def reachable(self) -> np.ndarray:
-        """Return the decision states `[horizon, tasks, places, 3]` that some sequence of actions can lead to, as bools."""
+        """Return which decision states some sequence of actions can lead to, bool `[horizon, tasks, places, 3]`."""
         visits = np.zeros((self.horizon, *self.absorbing.shape, 3))
         visits[0, np.arange(len(self.start)), self.start, NOTHING] = 1.0
         anything = np.ones((*visits.shape[1:], self.transition.shape[2]))
@@ -104,8 +104,19 @@ class TurnLimitedModel:
                 self._visit_next(visits, anything, turn)
         return visits > 0.0
 
-    def observed_best(self, action_values: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """Return a policy `[horizon, tasks, places, 3, actions]` that acts alike in states that look alike.
+    def best_actions(self, scores: np.ndarray, preference: np.ndarray) -> np.ndarray:
+        """Return the admissible actions `[...]` of the highest score, and among equals of the highest preference.
+
+        Args:
+            scores: Of the actions, `[..., tasks, places, actions]`.
+            preference: Of the actions, `[..., tasks, places, actions]`.
+        """
+        admissible = np.where(self.admissible, scores, -np.inf)
+        equal = admissible >= admissible.max(axis=-1, keepdims=True) - 1e-12
+        return np.where(equal, preference, -np.inf).argmax(axis=-1)
+
+    def observed_best(self, action_values: np.ndarray, preference: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Return the actions `[horizon, tasks, places, 3]` of a policy that acts alike in states that look alike.
 
         Going forward in time, each group of states that look alike takes the action whose value, averaged with the
         probabilities of being in each state of the group, is largest (QMDP: the values belong to a policy that
@@ -113,24 +124,33 @@ class TurnLimitedModel:
 
         Args:
             action_values: Q `[horizon, tasks, places, actions]`.
+            preference: Decides among equally good actions, `[tasks, places, actions]`.
             seen: int `[tasks, places, 3]`: equal numbers look alike.
         """
-        policy = np.zeros((*action_values.shape[:3], 3, action_values.shape[3]))
-        visits = np.zeros(policy.shape[:4])
+        actions = np.zeros((*action_values.shape[:3], 3), dtype=np.int64)
+        visits = np.zeros(actions.shape)
         visits[0, np.arange(len(self.start)), self.start, NOTHING] = 1.0
-        admissible = np.broadcast_to(self.admissible[:, :, None, :], policy.shape[1:])
         for turn in range(self.horizon):
             # Where nobody comes, states of a group count equally.
             weights = visits[turn] + 1e-12
-            scores = np.zeros((int(seen.max()) + 1, action_values.shape[3]))
-            np.add.at(scores, seen, weights[..., None] * action_values[turn][:, :, None, :])
-            best = np.where(admissible, scores[seen], -np.inf).argmax(axis=-1)
-            np.put_along_axis(policy[turn], best[..., None], 1.0, axis=-1)
+            scores, preferences = (
+                np.moveaxis(_group_means(values, weights, seen), 2, 0) for values in (action_values[turn], preference)
+            )
+            actions[turn] = np.moveaxis(self.best_actions(scores, preferences), 0, -1)
             if turn + 1 < self.horizon:
-                self._visit_next(visits, policy[turn], turn)
-        return policy
+                self._visit_next(visits, np.eye(self.transition.shape[2])[actions[turn]], turn)
+        return actions
 
     def _visit_next(self, visits: np.ndarray, policy: np.ndarray, turn: int) -> None:
         flow = np.where(self.absorbing[:, :, None, None], 0.0, visits[turn][..., None] * policy).sum(axis=2)
         visits[turn + 1, ..., DONE] = np.einsum("qpa,qpan->qn", flow, self.transition)
         visits[turn + 1, ..., REFUSED] = np.where(self.admissible, 0.0, flow).sum(axis=-1)
+
+
+def _group_means(values: np.ndarray, weights: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Mean of values `[tasks, places, actions]` over the states that look alike, `[tasks, places, 3, actions]`."""
+    sums = np.zeros((int(seen.max()) + 1, values.shape[2]))
+    totals = np.zeros(len(sums))
+    np.add.at(sums, seen, weights[..., None] * values[:, :, None, :])
+    np.add.at(totals, seen, weights)
+    return (sums / totals[:, None])[seen]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
-from array_api_compat import array_namespace
 
-from palaestra.envs.simulator import RandomActor, Simulator, map_arrays
-from palaestra.envs.tables import table_like
+from palaestra.envs.arrays import namespace_of, table_like
+from palaestra.envs.checks import check_amount, check_count
+from palaestra.envs.simulator import RandomActor, Simulator, map_arrays, take_rows
 from palaestra.envs.text.corridor_exact import CorridorExact, CorridorState
 from palaestra.envs.text.corridor_map import door_names, draw_maps
 from palaestra.envs.text.corridor_tables import LONGEST_ACTION_TOKENS, CorridorTables, build_tables
-from palaestra.envs.text.grammar import LONGEST_ACTION_TEXT, Grammar, Trie, read_action_tokens
+from palaestra.envs.text.grammar import (
+    LONGEST_ACTION_TEXT,
+    Grammar,
+    SpeakingActor,
+    SpellingActor,
+    Trie,
+    read_action_tokens,
+)
 from palaestra.envs.text.tabular import DONE, NOTHING, REFUSED, ExactValues, TurnLimitedModel
 from palaestra.envs.text.vocabulary import PAD, VOCABULARY_SIZE, decode
 from palaestra.protocols import Actor, Array, Estimand, Key, Oracle, Transition
@@ -41,8 +47,8 @@ class TextCorridor(Simulator[CorridorState]):
     a number on every room, a name on every door. The goal is drawn among the dead ends; the start is the room farthest
     from it. Every room's doors bear some of six invented names, dealt anew in each room, so the way must be learned
     room by room. By default one task, a chain of 8 rooms with slips of .25: seven moves, all in the right direction,
-    with 16 turns to make them. There the optimum is .9839 of success, an optimal policy that moves at random one turn in
-    ten reaches .9547, and random walks .1536.
+    with 16 turns to make them. There the optimum is .9839 of success, an optimal policy that moves at random one turn
+    in ten reaches .9547, and random walks .1536.
 
     **Observation** (`obs_mode`), from fragments of tokens, five lines with numbers spelled by digits of fixed width:
 
@@ -53,8 +59,8 @@ class TextCorridor(Simulator[CorridorState]):
         can: move vobi | move ze
 
     "tokens": `Dict(tokens: int32 [L], length: Discrete(L + 1))`, padded with 0; "text": the string, of at most 2,048
-    characters; "both": a Dict of all three. `turn` counts the turns taken. `last` is "nothing" at the start, "moved", or
-    "invalid: <reason>". Slips do not show.
+    characters; "both": a Dict of all three. `turn` counts the turns taken. `last` is "nothing" at the start, "moved",
+    or "invalid: <reason>". Slips do not show.
 
     **Action** (`action_mode`): one of six `move <name>`; admissible where the room has a door of that name. "index":
     `Discrete(6)`, place in the catalogue `grammar.texts`. "slots": `Discrete(most doors)`, place in the `can:` line.
@@ -76,8 +82,9 @@ class TextCorridor(Simulator[CorridorState]):
     (hash of task and room), `anchor` (hash of what was seen, without the turn line), `turn`, `action_mask`,
     `is_action_valid`: all functions of the state.
 
-    **Tasks**: task q of a split depends on (q, split) alone. An episode draws one of `tasks` tasks ("task"), and each
-    step its slip ("slip"); `initial_of_task` begins a chosen one.
+    **Tasks**: task q of a split depends on (q, split) and the arguments of its building alone. An episode draws one of
+    `tasks` tasks ("task"), and each step its slip ("slip"); `reset(options={"task_seed": q, "member": m})` begins task
+    q with the noise of (q, m).
 
     **Oracle**: the mean episode return of the optimal policy, by dynamic programming over (turn, task, room): "optimum"
     where all rooms look different, else "bound", for then no policy of the observation may reach it.
@@ -92,7 +99,7 @@ class TextCorridor(Simulator[CorridorState]):
         name_tokens: Tokens of a door name, 1 to 16, or several that the names take in turn.
         slip: Probability of a random door, 0 to 1.
         reward_mode: "sparse", "per_turn", "delayed" or "shaped".
-        invalid_penalty: Taken off for an invalid action, at least 0, in units of reward.
+        invalid_penalty: Taken off in the turn of an invalid action, whatever the mode; at least 0, in units of reward.
         obs_mode: "tokens", "text" or "both".
         action_mode: "index", "slots", "text" or "tokens".
         tasks: Number of tasks that episodes draw from, at least 1.
@@ -122,15 +129,20 @@ class TextCorridor(Simulator[CorridorState]):
         task_split: Literal["train", "validation", "test"] = "train",
     ) -> None:
         lengths = (name_tokens,) if isinstance(name_tokens, int) else tuple(name_tokens)
-        _require("rooms", rooms, 2 <= rooms <= 64, "an integer from 2 to 64")
-        _require("loops", loops, loops >= 0, "an integer of at least 0")
-        _require("aliases", aliases, aliases == 0 or aliases >= 2, "0, or an integer of at least 2")
+        for name, count, least in (
+            ("rooms", rooms, 2),
+            ("loops", loops, 0),
+            ("aliases", aliases, 0),
+            ("tasks", tasks, 1),
+        ):
+            check_count("TextCorridor", name, count, least)
+        _require("rooms", rooms, rooms <= 64, "an integer from 2 to 64")
+        _require("aliases", aliases, aliases != 1, "0, or an integer of at least 2")
         _require(
             "name_tokens", name_tokens, bool(lengths) and all(1 <= n <= 16 for n in lengths), "integers from 1 to 16"
         )
-        _require("slip", slip, 0.0 <= slip <= 1.0, "a number from 0 to 1")
-        _require("invalid_penalty", invalid_penalty, 0.0 <= invalid_penalty < np.inf, "a finite number of at least 0")
-        _require("tasks", tasks, tasks >= 1, "an integer of at least 1")
+        _require("slip", slip, check_amount("TextCorridor", "slip", slip) <= 1.0, "a number from 0 to 1")
+        check_amount("TextCorridor", "invalid_penalty", invalid_penalty)
         chosen = {
             "shape": shape,
             "reward_mode": reward_mode,
@@ -191,10 +203,11 @@ class TextCorridor(Simulator[CorridorState]):
 
         Args:
             state: The present state.
-            action: int64 `[batch]`; below 0 in mode "text" for a text that is no action; `[batch, 32]` in mode "tokens".
+            action: int64 `[batch]`, below 0 in mode "text" for a text that is no action; `[batch, 32]` in mode
+                "tokens".
             key: Noise of the turn.
         """
-        xp, tables = array_namespace(state.place), self._on(state.place)
+        xp, tables = namespace_of(state.place), self._on(state.place)
         choice = read_action_tokens(action, tables.actions) if self.action_mode == "tokens" else action
         outcome = state.place * (self.num_actions + 2) + (choice + 2)
         place, last = tables.next_place[outcome], tables.next_last[outcome]
@@ -213,7 +226,7 @@ class TextCorridor(Simulator[CorridorState]):
 
     def _reward(self, reached: Array, turns: Array, before: Array, after: Array) -> Array:
         """Reward of a turn without penalty: `turns` taken with it, potentials `before` and `after` it."""
-        xp = array_namespace(reached)
+        xp = namespace_of(reached)
         success = xp.astype(reached, xp.float64)
         if self.reward_mode == "sparse":
             return success
@@ -251,7 +264,7 @@ class TextCorridor(Simulator[CorridorState]):
         return self.grammar.encode(actions)
 
     def action_masks(self, state: CorridorState) -> Array:
-        """Return the admissible actions `[batch, 6]` of the catalogue, in mode "slots" those `[batch, most doors]` listed."""
+        """Return the admissible actions of the catalogue `[batch, 6]`, in mode "slots" of the list `[batch, doors]`."""
         return self._on(state.place).mask[state.place]
 
     def information(self, state: CorridorState) -> Mapping[str, Array]:
@@ -263,7 +276,8 @@ class TextCorridor(Simulator[CorridorState]):
             "task_uid": tables.task_uid[place],
             "state_key": tables.state_key[place],
             "anchor": tables.anchor[self._scene(state)],
-            "turn": state.turn,
+            # A copy: what users are given is never the state's own memory.
+            "turn": state.turn + 0,
             "is_action_valid": state.last < REFUSED,
         }
 
@@ -286,31 +300,25 @@ class TextCorridor(Simulator[CorridorState]):
     @cached_property
     def _exact(self) -> CorridorExact:
         shape = (self.tasks, self.rooms)
-        targets, degree, doors = self.targets, self.map.degree, self.map.doors
-        slips = np.zeros((*shape, self.rooms))
-        for door in range(doors.shape[2]):
-            task, room = np.nonzero(doors[:, :, door] >= 0)
-            slips[task, room, doors[task, room, door]] = 1.0 / degree[task, room]
-        chosen = (targets[..., None] == np.arange(self.rooms)) * 1.0
-        transition = (1.0 - self.slip) * chosen + self.slip * slips[:, :, None, :]
-        potential = self._tables.potential.reshape(shape)
-        reached = np.broadcast_to((np.arange(self.rooms) == self.map.goal[:, None])[:, None, :], (*shape, self.rooms))
-
-        def rewards(turn: int) -> tuple[np.ndarray, np.ndarray]:
-            move = self._reward(reached, np.array(turn + 1), potential[:, :, None], potential[:, None, :])
-            stay = self._reward(np.zeros(shape, bool), np.array(turn + 1), potential, potential)
-            return move, stay - self.invalid_penalty
-
         model = TurnLimitedModel(
             start=self.map.start,
-            absorbing=reached[:, 0, :],
-            transition=np.where(targets[..., None] >= 0, transition, 0.0),
-            rewards=rewards,
+            absorbing=self._tables.success.reshape(shape),
+            transition=self.map.transition(self.targets, self.slip),
+            rewards=self._rewards_of_turn,
             horizon=self.horizon,
         )
         scenes = self._tables.anchor.reshape(-1, *shape)[[NOTHING, DONE, REFUSED]]
         seen = np.unique(scenes, return_inverse=True)[1].reshape(scenes.shape)
         return CorridorExact(model, np.moveaxis(seen, 0, -1))
+
+    def _rewards_of_turn(self, turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards of moves `[tasks, rooms, rooms]` and of invalid actions `[tasks, rooms]` in a turn."""
+        shape, turns = (self.tasks, self.rooms), np.array(turn + 1)
+        potential = self._tables.potential.reshape(shape)
+        reached = np.repeat(self._tables.success.reshape(shape)[:, None, :], self.rooms, axis=1)
+        move = self._reward(reached, turns, potential[:, :, None], potential[:, None, :])
+        stay = self._reward(np.zeros(shape, bool), turns, potential, potential)
+        return move, stay - self.invalid_penalty
 
     def enumerate_states(self) -> CorridorState:
         """Return every state in which a decision can fall, whatever was done before it, one row each.
@@ -333,7 +341,7 @@ class TextCorridor(Simulator[CorridorState]):
         return self._exact.values(probabilities).start_value
 
     def trajectory_probability(self, walk: CorridorState, actions: np.ndarray, probabilities: np.ndarray) -> float:
-        """Return how likely a policy `[num_states, num_actions]` is to walk through consecutive states by given actions.
+        """Return how likely a policy is to take a walk by the given actions.
 
         Args:
             walk: `turns` + 1 consecutive states, the first at the start of an episode.
@@ -349,12 +357,16 @@ class TextCorridor(Simulator[CorridorState]):
         return Oracle(value, Estimand(), kind, "dynamic programming over (turn, task, room)")
 
     def experts(self) -> Mapping[str, Actor]:
-        """Return "optimal" (dynamic programming, sees the state), "privileged" (shortest way, sees the state) and
-        "fair" (the best by values averaged over the rooms that the present observation may mean)."""
+        """Return the experts "optimal", "privileged" and "fair".
+
+        The first two see the state: one by dynamic programming (among equally good actions it takes the shortest way),
+        one by the shortest way alone. The third knows the tasks and the present observation, and acts by the values
+        averaged over the rooms that it may mean.
+        """
         actors = {
-            "optimal": self._exact.optimal_actor(),
-            "privileged": self._shortest_way(),
-            "fair": self._exact.observed_actor(),
+            "optimal": self._exact.optimal_actor(self._nearness()),
+            "privileged": self._exact.preferring_actor(self._nearness()),
+            "fair": self._exact.observed_actor(self._nearness()),
         }
         return {kind: self._in_action_mode(actor) for kind, actor in actors.items()}
 
@@ -363,54 +375,34 @@ class TextCorridor(Simulator[CorridorState]):
         random = RandomActor(gym.spaces.Discrete(self.num_actions), self.action_masks)
         return {
             "random": self._in_action_mode(random),
-            "shortest_path": self._in_action_mode(self._shortest_way()),
+            "shortest_path": self._in_action_mode(self._exact.preferring_actor(self._nearness())),
         }
 
-    def _shortest_way(self) -> Actor:
-        left = np.take_along_axis(self.map.distance[:, None, :], np.maximum(self.targets, 0), axis=2)
-        return self._exact.greedy_actor(-left)
+    def _nearness(self) -> np.ndarray:
+        """Minus the distance that each action leaves to the goal, `[tasks, rooms, num_actions]`."""
+        return -np.take_along_axis(self.map.distance[:, None, :], np.maximum(self.targets, 0), axis=2)
 
     def _in_action_mode(self, actor: Actor) -> Actor:
         if self.action_mode == "text":
-            return _Speaking(actor, self.grammar.texts)
-        return _Spelling(actor, self._tables.actions) if self.action_mode == "tokens" else actor
+            return SpeakingActor(actor, self.grammar.texts)
+        return SpellingActor(actor, self._tables.actions) if self.action_mode == "tokens" else actor
 
     def render(self, state: CorridorState, row: int = 0, mode: str = "ansi") -> str:
-        """Return what the agent reads, and below it the map: each room, where its doors lead, the agent and the goal."""
+        """Return what the agent reads, then the map: every room, where its doors lead, the agent (@), the goal (*)."""
         if mode != "ansi":
             return str(super().render(state, row, mode))
-        seen = {name: array[row : row + 1] for name, array in self.observe(state).items()}
+        seen = self.observe(take_rows(state, slice(row, row + 1)))["tokens"][0]
         task, here = divmod(int(state.place[row]), self.rooms)
         label, goal = self.map.label[task], int(self.map.goal[task])
-        lines = [decode(seen["tokens"][0]), ""]
+        lines = [decode(seen), ""]
         for room in range(self.rooms):
             doors = self.map.named_door[task, room]
-            exits = ", ".join(f"{self.grammar.texts[name]} -> {label[doors[name]]}" for name in np.flatnonzero(doors >= 0))
+            exits = ", ".join(
+                f"{self.grammar.texts[name]} -> {label[doors[name]]}" for name in np.flatnonzero(doors >= 0)
+            )
             marks = "@" * (room == here) + "*" * (room == goal)
             lines.append(f"{marks:>2} room {label[room]}: {exits}")
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Speaking:
-    """An actor whose actions are texts, a tuple of one string per row."""
-
-    actor: Actor
-    texts: tuple[str, ...]
-
-    def __call__(self, state: CorridorState, observation: Any, key: Key) -> tuple[str, ...]:
-        return tuple(self.texts[action] for action in self.actor(state, observation, key).tolist())
-
-
-@dataclass(frozen=True)
-class _Spelling:
-    """An actor whose actions are rows of tokens."""
-
-    actor: Actor
-    tokens: np.ndarray
-
-    def __call__(self, state: CorridorState, observation: Any, key: Key) -> Array:
-        return table_like(self.tokens, state.place)[self.actor(state, observation, key)]
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:

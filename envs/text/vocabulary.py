@@ -4,9 +4,9 @@ Ids are append-only: checkpoints store token ids, so a released token never move
 `LEXICONS`; `VOCABULARY_HASH` names the whole list and `prefix_hash(size)` its released beginning.
 
 Spaces are implied, not stored: between two neighbours the decoder writes one space where both sides ask for one (words,
-digits and syllables do; punctuation says so side by side), and none between two digits or two syllables, so that numbers
-and invented names are spelled without gaps. Whatever departs from that rule is encoded as UTF-8 byte tokens, which never ask
-for a space.
+digits and syllables do; punctuation says so side by side), and none between two digits or two syllables, so that
+numbers and invented names are spelled without gaps. Whatever departs from that rule is encoded as UTF-8 byte tokens,
+which never ask for a space.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-SPECIALS = tuple(
-    "<pad> <bos> <end> <obs> <think> </think> <act> <tool> <result> <user> <policy> <hint> <task> <reflect> <judge> <sep>".split()
+SPECIALS = (
+    *"<pad> <bos> <end> <obs> <think> </think> <act> <tool> <result> <user> <policy> <hint>".split(),
+    *"<task> <reflect> <judge> <sep>".split(),
 )
 PAD, BOS, END, OBS, THINK, END_THINK, ACT, TOOL, RESULT, USER, POLICY, HINT, TASK, REFLECT, JUDGE, SEP = range(16)
 
@@ -28,7 +29,7 @@ _STANDS_ALONE = "|=+*<>&~^"
 _JOINS = "-_'\"`\\/\n"
 PUNCTUATION = tuple(_CLINGS_LEFT + _CLINGS_RIGHT + _STANDS_ALONE + _JOINS)
 
-# A syllable ends at its vowel, so an invented name splits in one way only; those that are English words are left to lexicons.
+# A syllable ends at its vowel, so an invented name splits in one way only; English words are left to the lexicons.
 SYLLABLES = tuple(
     consonant + vowel
     for consonant in "bdfghjklmnprstvz"

@@ -68,7 +68,10 @@ def test_texts_inside_dicts_are_found_at_any_depth() -> None:
     text = gym.spaces.Text(100, charset="abcdefghijklmnopqrstuvwxyz ")
     numbers = gym.spaces.Box(-1.0, 1.0, (2,))
     space = gym.spaces.Dict({"said": gym.spaces.Dict({"now": text, "what": numbers}), "seen": numbers})
-    observation: Any = {"said": {"now": "open the box", "what": np.zeros(2, np.float32)}, "seen": np.ones(2, np.float32)}
+    observation: Any = {
+        "said": {"now": "open the box", "what": np.zeros(2, np.float32)},
+        "seen": np.ones(2, np.float32),
+    }
     env = EncodeText(Speaker([observation], space), length=4)
     shown = env.reset()[0]
     assert decode(shown["said"]["now"]) == "open the box"
