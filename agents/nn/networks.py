@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -219,9 +218,11 @@ def _custom_encoder(name: str) -> Callable[[gym.Space[Any]], Encoder]:
     if name in _ENCODERS:
         return _ENCODERS[name]
     module_name, _, attribute = name.partition(":")
-    if attribute and module_name in sys.modules:
-        return getattr(importlib.import_module(module_name), attribute)
+    found = getattr(sys.modules.get(module_name), attribute, None) if attribute else None
+    # Only network classes: a saved name must not be able to call anything else.
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        return cast("type[Encoder]", found)
     raise ValueError(
         f"encoder: {name!r} is unknown; expected 'auto', one of {sorted(_ENCODERS)}, or 'package.module:Class' "
-        "of a module that has been imported"
+        "naming a torch module class in a module that has been imported"
     )

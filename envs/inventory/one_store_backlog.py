@@ -95,7 +95,8 @@ class OneStoreBacklog(Simulator[StoreState]):
     density, the optimal level is `S = (L + 1) mean + z std sqrt(L + 1)` and its cost
     `C = (holding + underage) std sqrt(L + 1) phi(z)`. The closed form takes demand as not clipped at 0, which is exact
     to a relative .0004 for `demand_mean >= 3 demand_std`; below that there is no oracle. Where `max_order` is less
-    than `demand_mean + 5 demand_std`, it is a bound.
+    than `demand_mean + 3 demand_std`, it is a bound; above, orders that meet the cap are so rare and made up for so soon
+    that their cost is below the same .0004.
 
     **Experts**: "optimal", the base-stock policy of level S, where the oracle is an optimum. **Reference policies**:
     "random"; "constant-order", the mean demand each period; "myopic", base stock at the optimum of a store without
@@ -111,7 +112,8 @@ class OneStoreBacklog(Simulator[StoreState]):
         demand_std: Standard deviation of demand in a period, in units, at least 0.
         horizon: Periods to truncation.
         action_mode: "normalised" or "orders".
-        max_order: Largest order, in units; None for 4 times the mean demand. `step` itself clips orders to it.
+        max_order: Largest order, in units; None for twice the mean demand, so that the middle of the action space orders
+            what is sold. `step` itself clips orders to it.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -142,7 +144,7 @@ class OneStoreBacklog(Simulator[StoreState]):
         self.holding_cost = check_amount(world, "holding_cost", holding_cost, positive=True)
         self.demand_mean = check_amount(world, "demand_mean", demand_mean, positive=True)
         self.demand_std = check_amount(world, "demand_std", demand_std)
-        largest = 4.0 * self.demand_mean if max_order is None else max_order
+        largest = 2.0 * self.demand_mean if max_order is None else max_order
         self.max_order = check_amount(world, "max_order", largest, positive=True)
         if action_mode not in ("normalised", "orders"):
             raise ValueError(f"{world}: action_mode={action_mode!r}; expected 'normalised' or 'orders'")
@@ -242,7 +244,7 @@ class OneStoreBacklog(Simulator[StoreState]):
         if mode != "rgb_array":
             raise ValueError(f"render: mode={mode!r}; expected one of {self.render_modes}")
         width, step, height, ground = 34, 44, 200, 130
-        scale = 90.0 / self.max_order
+        scale = 45.0 / self.max_order
         canvas = rendering.Canvas(24 + step * (len(slots) + 1), height)
         bars = [("HAND" if slot == 0 else f"T+{slot}", units) for slot, units in enumerate(slots)] + [
             ("DEMAND", demand)
@@ -260,4 +262,4 @@ class OneStoreBacklog(Simulator[StoreState]):
         return float(ndtri(self.underage_cost / (self.underage_cost + self.holding_cost)))
 
     def _order_suffices(self) -> bool:
-        return self.max_order >= self.demand_mean + 5.0 * self.demand_std
+        return self.max_order >= self.demand_mean + 3.0 * self.demand_std

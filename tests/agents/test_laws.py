@@ -14,7 +14,7 @@ import torch
 import palaestra
 from palaestra.agents.registry import agent_class, agent_ids, make_agent
 from palaestra.agents.training.tree import pack
-from tests.agents import worlds  # noqa: F401
+from tests.agents import worlds
 
 SMALL: dict[str, dict[str, Any]] = {
     "sac": {"hidden": (32, 32), "learning_starts": 50, "batch_size": 32, "buffer_size": 2_000},
@@ -84,10 +84,10 @@ def test_seeded_runs_are_equal_and_seeds_differ(agent_id: str) -> None:
 
 @pytest.mark.parametrize("agent_id", agent_ids())
 def test_global_generators_are_untouched(agent_id: str) -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    before = torch.get_rng_state(), np.random.mtrand._rand.get_state()[1].copy()
     make(agent_id).learn(100)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
+    assert np.array_equal(before[1], np.random.mtrand._rand.get_state()[1])
 
 
 @pytest.mark.parametrize("agent_id", agent_ids())

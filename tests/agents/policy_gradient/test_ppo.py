@@ -73,30 +73,29 @@ def test_recurrent_policy_remembers_what_a_feedforward_one_cannot() -> None:
     assert recurrent_return(0) < 0.75
 
 
-def test_first_ratio_is_one_and_recurrent_unroll_repeats_collection() -> None:
-    """With unchanged parameters the log-ratio is 0: exactly for the first flat minibatch, to rounding for sequences."""
-    for recurrent_size in (0, 8):
-        agent = make_agent(
-            "ppo", "TestMemory-v0", num_envs=4, recurrent_size=recurrent_size, n_steps=20, batch_size=80, device="cpu"
+@pytest.mark.parametrize("recurrent_size", [0, 8])
+def test_first_ratio_is_one_and_unrolling_repeats_collection(recurrent_size: int) -> None:
+    """With unchanged parameters the log-ratio is 0, and the values are those of the collection."""
+    config = {"num_envs": 4, "recurrent_size": recurrent_size, "n_steps": 20, "batch_size": 80, "device": "cpu"}
+    agent = make_agent("ppo", "TestMemory-v0", **config)
+    ratios: list[float] = []
+
+    def improve(rollout: Any) -> None:
+        batches = (
+            rollout.sequence_minibatches(4, agent.generator)
+            if recurrent_size
+            else rollout.minibatches(80, agent.generator)
         )
-        ratios: list[float] = []
+        for batch in batches:
+            with torch.no_grad():
+                log_prob, _, value = agent._evaluate(batch)
+            ratios.append(float((log_prob - batch["log_prob"]).abs().max()))
+            torch.testing.assert_close(value, batch["value"])
 
-        def improve(rollout: Any, agent: Any = agent, ratios: list[float] = ratios) -> None:
-            batches = (
-                rollout.sequence_minibatches(4, agent.generator)
-                if recurrent_size
-                else rollout.minibatches(80, agent.generator)
-            )
-            for batch in batches:
-                with torch.no_grad():
-                    log_prob, _, value = agent._evaluate(batch)
-                ratios.append(float((log_prob - batch["log_prob"]).abs().max()))
-                torch.testing.assert_close(value, batch["value"])
-
-        agent.improve = improve
-        agent.learn(160)
-        assert len(ratios) == 2
-        assert max(ratios) < 1e-5
+    agent.improve = improve
+    agent.learn(160)
+    assert len(ratios) == 2
+    assert max(ratios) < 1e-5
 
 
 def test_linear_schedule_reaches_zero() -> None:

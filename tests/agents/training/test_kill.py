@@ -84,7 +84,7 @@ class Rows(dict[str, Any]):
         self["kept"] = (rows_written, rows_kept_from)
 
     def write_rows(self, start: int, rows: Any) -> None:
-        self[str(start)] = dict(rows)
+        self[str(start)] = {name: rows[name] for name in sorted(rows)}
 
 
 def outcome(directory: Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_decision_and_demand_are_two_halves():
     state = world.initial(draw_tape([1, 2, 3], 1).at(0))
     post = world.decide(state, np.zeros((3, 1)))
     np.testing.assert_array_equal(post.reward, 0.0)
-    np.testing.assert_array_equal(post.pipeline[:, -1], 10.0)
+    np.testing.assert_array_equal(post.pipeline[:, -1], 5.0)
     key = draw_tape([1, 2, 3], 1).at(1)
     np.testing.assert_array_equal(world.realise(post, key).reward, world.step(state, np.zeros((3, 1)), key).reward)
 
@@ -116,7 +116,7 @@ def test_both_action_modes_are_one_world():
 
 
 def test_base_stock_holds_its_position():
-    world = OneStoreBacklog()
+    world = OneStoreBacklog(max_order=20.0)
     seeds = row_seeds(0, "test", 50)
     result = rollout(world, BaseStock(world, 28.0), seeds, steps=40)
     # Position after ordering is the level, once the start has been filled up: each order is the demand before it.
