@@ -113,14 +113,18 @@ class OffPolicyAgent(Agent):
         rounds = self.num_timesteps // c.train_freq - previous // c.train_freq
         self.updates_owed += rounds * (c.train_freq if c.gradient_steps == -1 else c.gradient_steps)
         with self.profiler.phase("update"):
-            while self.updates_owed > 0:
-                batch = self.replay.sample(c.batch_size, self.replay_generator)
-                if self.normalizer is not None:
-                    batch = _normalised_batch(batch, self.normalizer)
-                metrics = self.update(batch)
-                self.updates_owed -= 1
-                self.num_updates += 1
-                self.metrics.add(metrics, self.num_updates)
+            self.make_updates()
+
+    def make_updates(self) -> None:
+        """Make the updates that are owed, each on a batch of its own."""
+        while self.updates_owed > 0:
+            batch = self.replay.sample(self.config.batch_size, self.replay_generator)
+            if self.normalizer is not None:
+                batch = _normalised_batch(batch, self.normalizer)
+            metrics = self.update(batch)
+            self.updates_owed -= 1
+            self.num_updates += 1
+            self.metrics.add(metrics, self.num_updates)
 
     @torch.no_grad()
     def _decide(self) -> dict[str, Tensor]:

@@ -112,8 +112,8 @@ class OneStoreBacklog(Simulator[StoreState]):
         demand_std: Standard deviation of demand in a period, in units, at least 0.
         horizon: Periods to truncation.
         action_mode: "normalised" or "orders".
-        max_order: Largest order, in units; None for twice the mean demand, so that the middle of the action space orders
-            what is sold. `step` itself clips orders to it.
+        max_order: Largest order, in units; None for twice the mean demand, so that the middle of the action
+            space orders what is sold. `step` itself clips orders to it.
 
     Raises:
         ValueError: If an argument is outside its range.
