@@ -22,6 +22,7 @@ from palaestra.agents.training.checkpoint import Checkpoint, CheckpointError, Ch
 from palaestra.agents.training.collector import Collector
 from palaestra.agents.training.config import AgentConfig, make_config
 from palaestra.agents.training.metrics import MetricAccumulator
+from palaestra.agents.training.optimizer import FlatAdam
 from palaestra.agents.training.profiler import Profiler
 from palaestra.agents.training.seeding import make_generator, seeded_initialisation
 from palaestra.seeding import row_seeds
@@ -108,12 +109,11 @@ class Agent(ABC):
 
     def _build(self, num_envs: int) -> None:
         self.num_envs = num_envs
-        self.normalizer = ObservationNormalizer(self.observation_space) if self.config.normalize_observation else None
-        with seeded_initialisation(self.seed):
+        normalizes = self.config.normalize_observation
+        self.normalizer = ObservationNormalizer(self.observation_space).to(self.device) if normalizes else None
+        # Parameters are made where they stay: optimisers hold views of their storage.
+        with torch.device(self.device), seeded_initialisation(self.seed):
             self.build()
-        for part in vars(self).values():
-            if isinstance(part, nn.Module):
-                part.to(self.device)
 
     def _check_spaces(self) -> None:
         if not isinstance(self.action_space, self.action_spaces):
@@ -284,11 +284,15 @@ class Agent(ABC):
         self.pending = None
 
     def optimizer(
-        self, *modules: nn.Module | nn.Parameter, learning_rate: float | None = None, eps: float = 1e-8
-    ) -> Any:
-        """Return the suite's Adam over the parameters: fused, with the configured learning rate by default."""
+        self,
+        *modules: nn.Module | nn.Parameter,
+        learning_rate: float | None = None,
+        eps: float = 1e-8,
+        max_grad_norm: float | None = None,
+    ) -> torch.optim.Optimizer:
+        """Return the suite's Adam over the parameters, with the configured learning rate by default."""
         parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
-        return torch.optim.Adam(parameters, lr=learning_rate or self.config.learning_rate, eps=eps, fused=True)
+        return FlatAdam(parameters, learning_rate or self.config.learning_rate, eps, max_grad_norm=max_grad_norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Return every saved attribute (replay rows apart: see `streams`)."""

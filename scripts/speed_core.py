@@ -13,8 +13,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from palaestra.agents.evaluation.evaluate import evaluate
-from palaestra.agents.policy_gradient.ppo import PPOConfig
-from palaestra.agents.registry import make_agent, preset
+from palaestra.agents.registry import agent_class, make_agent, preset
 from palaestra.agents.training.config import make_config
 from palaestra.envs.sb3 import sb3_vec_env
 from palaestra.scripts.claim_run import PeerPolicy
@@ -71,11 +70,11 @@ def sac_update(repeats: int, threads: int = 2, updates: int = 100, width: int = 
 
 def ppo_update(repeats: int, threads: int = 1) -> Timing:
     """Time PPO's passes over one rollout of OneStoreBacklog with the preset, against `PPO.train`."""
-    config = make_config(PPOConfig, preset("ppo", STORE))
+    config = _config()
     ours: Any = make_agent("ppo", STORE, device="cpu")
     ours.target_timesteps = SOLVE_LIMIT
     ours.collector.start()
-    while not ours.rollout.position == ours.rollout.steps - 1:
+    while ours.rollout.position < ours.rollout.steps - 1:
         ours.training_step()
     improve, rollout = ours.improve, ours.rollout
     ours.improve = lambda filled: None
@@ -107,7 +106,7 @@ def ppo_solve(repeats: int, threads: int = 1) -> Timing:
     steps while their clocks stand still. Stable-baselines3 steps our batched face through the adapter, its faster one.
     """
     torch.set_num_threads(threads)
-    config = make_config(PPOConfig, preset("ppo", STORE))
+    config = _config()
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     steps: dict[str, list[int]] = {"ours": [], "theirs": []}
     for seed in range(repeats):
@@ -155,14 +154,14 @@ def _solve_ours(seed: int) -> _Clock:
     return clock
 
 
-def _solve_theirs(config: PPOConfig, seed: int) -> _Clock:
+def _solve_theirs(config: Any, seed: int) -> _Clock:
     model = peer_ppo(config, seed)
     clock = _Clock(PeerPolicy(model), seed)
     model.learn(SOLVE_LIMIT // 2, callback=lambda local, outer: clock.look(model.num_timesteps))
     return clock
 
 
-def peer_ppo(config: PPOConfig, seed: int, batched: bool = True) -> stable_baselines3.PPO:
+def peer_ppo(config: Any, seed: int, batched: bool = True) -> stable_baselines3.PPO:
     """Return stable-baselines3's PPO with the same hyperparameters on OneStoreBacklog."""
     env: VecEnv
     if batched:
@@ -200,7 +199,11 @@ def peer_ppo(config: PPOConfig, seed: int, batched: bool = True) -> stable_basel
     )
 
 
-def _single_face_ratio(config: PPOConfig) -> float:
+def _config() -> Any:
+    return make_config(agent_class("ppo").config_class, preset("ppo", STORE))
+
+
+def _single_face_ratio(config: Any) -> float:
     """Return how many times faster stable-baselines3 collects a rollout on our batched face than on single envs."""
     seconds = []
     for batched in (False, True):

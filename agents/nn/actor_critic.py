@@ -12,7 +12,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from palaestra.agents.nn.distributions import Categorical, DiagonalGaussian, Distribution, MultiCategorical
-from palaestra.agents.nn.networks import Observation, make_encoder, mlp, orthogonal_
+from palaestra.agents.nn.fused import fused_mlp
+from palaestra.agents.nn.networks import Observation, make_encoder, orthogonal_
 
 
 class ActorCritic(nn.Module):
@@ -55,8 +56,8 @@ class ActorCritic(nn.Module):
             outputs = int(action_space.n)
         else:
             raise TypeError(f"ActorCritic: action space {action_space}; expected Box, Discrete or MultiDiscrete")
-        self.policy = mlp([width, *hidden, outputs], activation)
-        self.value = mlp([width, *hidden, 1], activation)
+        self.policy = fused_mlp([width, *hidden, outputs], activation)
+        self.value = fused_mlp([width, *hidden, 1], activation)
         orthogonal_(self, math.sqrt(2.0))
         orthogonal_(self.policy[-1], 0.01)
         orthogonal_(self.value[-1], 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from palaestra.agents.losses.advantages import standardise
 from palaestra.agents.losses.surrogates import approximate_kl, clip_fraction, clipped_surrogate
@@ -72,7 +72,7 @@ class PPO(OnPolicyAgent):
             c.recurrent_size,
             c.encoder,
         )
-        self.network_optimizer = self.optimizer(self.network, eps=1e-5)
+        self.network_optimizer = self.optimizer(self.network, eps=1e-5, max_grad_norm=c.max_grad_norm)
 
     def improve(self, rollout: RolloutBuffer) -> None:
         """Make `n_epochs` passes of minibatch updates over the rollout."""
@@ -103,9 +103,8 @@ class PPO(OnPolicyAgent):
         entropy = entropy.mean()
         loss = policy_loss + c.vf_coef * value_loss - c.ent_coef * entropy
 
-        self.network_optimizer.zero_grad(set_to_none=True)
+        self.network_optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), c.max_grad_norm, foreach=True)
         self.network_optimizer.step()
         return {
             "train/policy_loss": policy_loss.detach(),

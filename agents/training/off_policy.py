@@ -141,7 +141,7 @@ class OffPolicyAgent(Agent):
 def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Take one optimiser step on a loss; gradients of nothing but the optimiser's own parameters are computed."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss.backward(inputs=parameters)
     optimizer.step()
 

@@ -64,7 +64,8 @@ class OnPolicyAgent(Agent):
     def _build(self, num_envs: int) -> None:
         c = self.config
         self.rollout = RolloutBuffer(c.n_steps, self.device)
-        self.reward_normalizer = RewardNormalizer(num_envs, c.gamma) if c.normalize_reward else None
+        normalizes = c.normalize_reward
+        self.reward_normalizer = RewardNormalizer(num_envs, c.gamma).to(self.device) if normalizes else None
         super()._build(num_envs)
         self.recurrent_state = self.network.initial_state(num_envs, self.device)
 

@@ -95,8 +95,8 @@ class OneStoreBacklog(Simulator[StoreState]):
     density, the optimal level is `S = (L + 1) mean + z std sqrt(L + 1)` and its cost
     `C = (holding + underage) std sqrt(L + 1) phi(z)`. The closed form takes demand as not clipped at 0, which is exact
     to a relative .0004 for `demand_mean >= 3 demand_std`; below that there is no oracle. Where `max_order` is less
-    than `demand_mean + 3 demand_std`, it is a bound; above, orders that meet the cap are so rare and made up for so soon
-    that their cost is below the same .0004.
+    than `demand_mean + 3 demand_std`, it is a bound; above, the cap is met so rarely and made up for so soon that
+    it costs less than the same .0004.
 
     **Experts**: "optimal", the base-stock policy of level S, where the oracle is an optimum. **Reference policies**:
     "random"; "constant-order", the mean demand each period; "myopic", base stock at the optimum of a store without

@@ -150,6 +150,14 @@ class UnitTorque(gym.ActionWrapper):
         return 2.0 * action
 
 
+class ClippedSGD(torch.optim.SGD):
+    """Plain steps on gradients clipped as both libraries clip them; ours leaves clipping to the optimiser."""
+
+    def step(self, closure=None) -> None:
+        torch.nn.utils.clip_grad_norm_(self.param_groups[0]["params"], 0.5)
+        super().step()
+
+
 @pytest.mark.parametrize("clip_range_vf", [None, 0.05])
 def test_ppo_update_equals_sb3(clip_range_vf: float | None) -> None:
     steps = 128
@@ -191,7 +199,7 @@ def test_ppo_update_equals_sb3(clip_range_vf: float | None) -> None:
         copy_linear(mine, peer)
     with torch.no_grad():
         network.log_std.copy_(policy.log_std)
-    ours.network_optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    ours.network_optimizer = ClippedSGD(network.parameters(), lr=1.0)
     batch = {
         "observation": torch.as_tensor(buffer.observations[:, 0]),
         "action": torch.as_tensor(buffer.actions[:, 0]),
