@@ -66,7 +66,7 @@ class TrainOptions:
 
 def main(arguments: list[str]) -> int:
     """Parse the command line, train, and return the exit status."""
-    options, config, given = parse(arguments)
+    options, config = parse(arguments)
     set_threads(options.threads, config)
     run_config = RunConfig(
         agent=options.agent,
@@ -74,7 +74,8 @@ def main(arguments: list[str]) -> int:
         total_timesteps=options.total_timesteps,
         seed=options.seed,
         env_kwargs=parse_assignments(options.env_kwargs),
-        config=given,
+        config={} if config is None else config.to_dict(),
+        preset=config is None,
         device=options.device,
         log_freq=options.log_freq,
         eval_freq=options.eval_freq,
@@ -117,8 +118,8 @@ def train(run: Run, *, progress: bool, profile: bool) -> int:
     return 0
 
 
-def parse(arguments: list[str]) -> tuple[TrainOptions, AgentConfig | None, dict[str, Any]]:
-    """Return the run's options, the agent's whole configuration, and the fields that differ from its class's defaults.
+def parse(arguments: list[str]) -> tuple[TrainOptions, AgentConfig | None]:
+    """Return the run's options and the agent's whole configuration (None without `--agent`, which is an error).
 
     The agent's own settings become flags of the same command: with `--agent sac`, `--help` lists those of SAC too.
     """
@@ -135,7 +136,7 @@ def parse(arguments: list[str]) -> tuple[TrainOptions, AgentConfig | None, dict[
             description=f"{TrainOptions.__doc__}\n\nAgents: {', '.join(agent_ids())}; each shows its own settings.",
             config=(tyro.conf.AvoidSubcommands,),
         )
-        return options, None, {}
+        return options, None
     try:
         kind = agent_class(import_agent(known.agent))
         tuned = {} if known.no_preset else preset(kind.agent_id, known.env)
@@ -156,10 +157,7 @@ def parse(arguments: list[str]) -> tuple[TrainOptions, AgentConfig | None, dict[
     except (ValueError, TypeError) as error:
         print(f"palaestra train: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    given = {
-        name: value for name, value in parsed.config.to_dict().items() if parsed.config != default or name in tuned
-    }
-    return parsed.run, parsed.config, given
+    return parsed.run, parsed.config
 
 
 def set_threads(threads: int, config: AgentConfig | None) -> None:

@@ -25,7 +25,11 @@ from palaestra.wrappers.env_state import why_not_resumable
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run directory is made from; stored in its `run.json`."""
+    """What a run directory is made from; stored in its `run.json`.
+
+    `config` holds fields of the agent's configuration; those not given come from the preset of the env id, if `preset`
+    holds and there is one, and else from the class. `eval_freq=0` makes twenty evaluations, at least 10,000 steps apart.
+    """
 
     agent: str
     env: str
@@ -33,6 +37,7 @@ class RunConfig:
     seed: int = 0
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    preset: bool = True
     device: str = "auto"
     threads: int = 0
     log_freq: int = 1_000
@@ -268,7 +273,13 @@ class PeriodicCheckpoint(EveryNSteps):
 
 def _new_agent(config: RunConfig) -> Agent:
     agent = make_agent(
-        config.agent, config.env, seed=config.seed, device=config.device, env_kwargs=config.env_kwargs, **config.config
+        config.agent,
+        config.env,
+        seed=config.seed,
+        device=config.device,
+        preset_name="auto" if config.preset else None,
+        env_kwargs=config.env_kwargs,
+        **config.config,
     )
     agent.target_timesteps = config.total_timesteps
     return agent
