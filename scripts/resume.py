@@ -29,7 +29,7 @@ class ResumeOptions:
     step: int | None = None
     """Go on from the checkpoint of this step instead of the newest."""
     threads: int = 0
-    """Threads of torch; 0 as in `palaestra train`."""
+    """Threads of torch; 0 for as many as the run began with, which equality bit for bit needs."""
     progress: bool = True
     """Show a progress bar."""
     profile: bool = False
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     except (CheckpointError, OSError, ValueError) as error:
         print(f"palaestra resume: {error}", file=sys.stderr)
         return 2
-    set_threads(options.threads, run.agent.config)
+    set_threads(options.threads or run.config.threads, run.agent.config)
     if run.agent.num_timesteps >= run.agent.target_timesteps:
         print(f"{options.directory} is done: {run.agent.num_timesteps} steps. Train longer with --total-timesteps N")
         return 0

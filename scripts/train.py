@@ -77,6 +77,7 @@ def main(arguments: list[str]) -> int:
         config={} if config is None else config.to_dict(),
         preset=config is None,
         device=options.device,
+        threads=torch.get_num_threads(),
         log_freq=options.log_freq,
         eval_freq=options.eval_freq,
         eval_episodes=options.eval_episodes,

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,7 +28,8 @@ class RunConfig:
     """What a run directory is made from; stored in its `run.json`.
 
     `config` holds fields of the agent's configuration; those not given come from the preset of the env id, if `preset`
-    holds and there is one, and else from the class. `eval_freq=0` makes twenty evaluations, at least 10,000 steps apart.
+    holds and there is one, and else from the class. `eval_freq=0` makes twenty evaluations, at least 10,000 steps
+    apart. `threads` records the thread count of the run, which a resumed run must share to be equal bit for bit.
     """
 
     agent: str
@@ -89,9 +90,10 @@ class Run:
                 f"`palaestra resume {directory}`"
             )
         agent = _new_agent(config)
+        text = json.dumps(asdict(config), indent=2)
         directory.mkdir(parents=True, exist_ok=True)
         partial = directory / "run.json.partial"
-        partial.write_text(json.dumps(asdict(config), indent=2) + "\n")
+        partial.write_text(text + "\n")
         os.replace(partial, directory / "run.json")
         run = cls(directory, config, agent, _store(directory, config), callbacks)
         run.save()
@@ -129,7 +131,8 @@ class Run:
         agent = from_checkpoint(checkpoint, config.env, device=config.device)
         if total_timesteps is not None:
             agent.target_timesteps = total_timesteps
-        run = cls(directory, config, agent, store, callbacks)
+        # JSON knows no tuples; the checkpoint kept the arguments as they were.
+        run = cls(directory, replace(config, env_kwargs=agent.env_kwargs), agent, store, callbacks)
         for callback, state in zip(run.callbacks, checkpoint.state["callbacks"], strict=True):
             callback.load_state_dict(state)
         run.logger.load_state_dict(checkpoint.state["logger"])
