@@ -55,6 +55,17 @@ def tanh_(values: Tensor) -> Tensor:
     return values
 
 
+def tanh_backward_(gradient: Tensor, output: Tensor) -> Tensor:
+    """Return gradient * (1 - output^2), computed in place of the gradient."""
+    if gradient.device.type != "cpu":
+        return gradient.mul_(1.0 - output.square())
+    slope = np.square(output.numpy())
+    np.subtract(1.0, slope, out=slope)
+    array = gradient.numpy()
+    np.multiply(array, slope, out=array)
+    return gradient
+
+
 class _MLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, relu: bool, *parameters: Tensor) -> Tensor:
@@ -76,9 +87,6 @@ class _MLP(torch.autograd.Function):
             gradients += [gradient.sum(0), gradient.t() @ hidden[layer]]
             if layer > 0:
                 gradient = gradient @ weights[layer]
-                if ctx.relu:
-                    gradient = gradient * (hidden[layer] > 0)
-                else:
-                    gradient = torch.ops.aten.tanh_backward(gradient, hidden[layer])
+                gradient = gradient * (hidden[layer] > 0) if ctx.relu else tanh_backward_(gradient, hidden[layer])
         features = gradient @ weights[0] if ctx.needs_input_grad[0] else None
         return (features, None, *reversed(gradients))
