@@ -16,11 +16,11 @@ from torch import Generator, Tensor, nn
 from palaestra.agents.memory.replay import ReplayBuffer
 from palaestra.agents.nn.networks import Observation
 from palaestra.agents.nn.normalization import ObservationNormalizer
-from palaestra.agents.nn.spaces import ActionMap, space_from_json, space_to_json, to_tensor
+from palaestra.agents.nn.spaces import ActionMap, space_to_json, to_tensor
 from palaestra.agents.training.callbacks import CallbackLike, CallbackList, as_callback
-from palaestra.agents.training.checkpoint import Checkpoint, CheckpointError, CheckpointStore
-from palaestra.agents.training.collector import Collector
-from palaestra.agents.training.config import AgentConfig, make_config
+from palaestra.agents.training.checkpoint import CheckpointStore
+from palaestra.agents.training.collector import Collector, Step
+from palaestra.agents.training.config import AgentConfig
 from palaestra.agents.training.metrics import MetricAccumulator
 from palaestra.agents.training.optimizer import FlatAdam
 from palaestra.agents.training.profiler import Profiler
@@ -32,7 +32,7 @@ EnvLike = str | gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
 
 
 class Agent(ABC):
-    """A learner for one pair of spaces; subclasses define `build`, `act` and `training_step`.
+    """A learner for one pair of spaces; subclasses define `build`, `act`, `decide` and `training_step`.
 
     Every attribute is part of the saved state unless `unsaved` names it: modules, optimisers, tensors, generators,
     plain values and objects with `state_dict`. An attribute that is neither is an error when saving, so that nothing
@@ -145,8 +145,24 @@ class Agent(ABC):
         """Return agent-space actions `[batch, ...]`: sampled with a generator, deterministic without."""
 
     @abstractmethod
+    def decide(self) -> dict[str, Any]:
+        """Return the actions to collect with, under "action", and whatever is stored beside them."""
+
+    @abstractmethod
     def training_step(self) -> None:
         """Take one step of the vector env and make the updates that are due."""
+
+    def interact(self) -> tuple[dict[str, Any], Step]:
+        """Decide, step every row of the env, and return the decision and what it did."""
+        with self.profiler.phase("act"):
+            decision = self.pending or self.decide()
+        # Kept until the step has succeeded: if the env raises, a checkpoint written then replays the same decision.
+        self.pending = decision
+        with self.profiler.phase("env"):
+            step = self.collector.step(self.action_map.to_env(decision["action"].cpu().numpy()))
+        self.pending = None
+        self.num_timesteps += int(step.valid.sum())
+        return decision, step
 
     def learn(
         self,
@@ -350,61 +366,12 @@ class Agent(ABC):
     @classmethod
     def load(cls, path: str | Path, env: EnvLike | None = None, *, device: str = "auto") -> Agent:
         """Return the agent saved at a path; see `palaestra.load`."""
+        from palaestra.agents.loading import load
+
         agent = load(path, env, device=device)
         if not isinstance(agent, cls):
             raise TypeError(f"load: {path} holds a {type(agent).__name__}; expected a {cls.__name__}")
         return agent
-
-
-def load(path: str | Path, env: EnvLike | None = None, *, step: int | None = None, device: str = "auto") -> Agent:
-    """Return a saved agent, ready to predict; with an env also ready to continue training exactly where it stood.
-
-    Args:
-        path: A directory written by `Agent.save`, or a run directory of `palaestra train`.
-        env: Env to continue in; None restores the agent for prediction alone.
-        step: Which of several checkpoints; the newest by default.
-        device: Where to put the agent.
-
-    Raises:
-        CheckpointError: If the path holds no checkpoint, or one that is truncated, foreign or newer than this version.
-        ValueError: If the env's spaces differ from those the agent was saved with.
-    """
-    directory = Path(path)
-    if (directory / "checkpoints").is_dir():
-        directory = directory / "checkpoints"
-    return from_checkpoint(CheckpointStore(directory).load(step), env, device=device)
-
-
-def from_checkpoint(checkpoint: Checkpoint, env: EnvLike | None = None, *, device: str = "auto") -> Agent:
-    """Return the agent of a loaded checkpoint; see `load`."""
-    from palaestra.agents.registry import agent_class
-
-    header = checkpoint.header
-    try:
-        kind = agent_class(header["agent"])
-        config = make_config(kind.config_class, header["config"])
-        observation_space, action_space = (
-            space_from_json(header[name]) for name in ("observation_space", "action_space")
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint of step {checkpoint.step}: its header does not describe an agent: {error}"
-        ) from error
-    agent = kind.__new__(kind)
-    agent._set_up(observation_space, action_space, config, header["seed"], device)
-    agent.env_id, agent.env_kwargs = header["env_id"], header["env_kwargs"]
-    agent._build(header["num_envs"])
-    state = dict(checkpoint.state["agent"])
-    collector = state.pop("collector")
-    if env is not None:
-        env_kwargs = agent.env_kwargs if isinstance(env, str) and env == agent.env_id else None
-        target, pending = agent.target_timesteps, state["pending"]
-        agent.set_env(env, env_kwargs)
-        agent.target_timesteps, agent.pending = target, pending
-        agent.collector.load_state_dict(collector)
-    agent.load_state_dict(state)
-    checkpoint.fill({name: stream for name, stream in agent.streams().items() if name in checkpoint.stream_names})
-    return agent
 
 
 def _state_of(name: str, value: Any) -> Any:

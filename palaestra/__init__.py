@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from palaestra.envs.registration import register
 
 if TYPE_CHECKING:
-    from palaestra.agents.agent import load as load
     from palaestra.agents.evaluation.evaluate import evaluate as evaluate
+    from palaestra.agents.loading import load as load
     from palaestra.agents.registry import agent_ids as agent_ids
     from palaestra.agents.registry import make_agent as make_agent
     from palaestra.agents.registry import register_agent as register_agent
@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "agent_ids": "palaestra.agents.registry",
     "evaluate": "palaestra.agents.evaluation.evaluate",
-    "load": "palaestra.agents.agent",
+    "load": "palaestra.agents.loading",
     "make_agent": "palaestra.agents.registry",
     "make_vec": "palaestra.wrappers.vectorize",
     "register_agent": "palaestra.agents.registry",

@@ -74,7 +74,7 @@ def load_policy(
         if env is None:
             raise ValueError(f"{policy!r} is no directory; expected a run, or a reference policy's name with --env")
         return policy, env, parse_assignments(assignments)
-    from palaestra.agents.agent import load
+    from palaestra.agents.loading import load
 
     agent = load(directory / "best" if best else directory)
     env_id = env or agent.env_id

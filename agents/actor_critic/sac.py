@@ -49,9 +49,9 @@ class SAC(OffPolicyAgent):
     def build(self) -> None:
         """Create the actor, the critics with their targets, and the temperature."""
         c = self.config
-        shape = (self.observation_space, self.action_dim, c.hidden)
-        self.actor = SquashedGaussianActor(*shape, activation=c.activation, encoder=c.encoder)
-        self.critics = CriticBank(*shape, activation=c.activation, encoder=c.encoder)
+        space, dim = self.observation_space, self.action_dim
+        self.actor = SquashedGaussianActor(space, 2 * dim, c.hidden, c.activation, c.encoder)
+        self.critics = CriticBank(space, dim, c.hidden, activation=c.activation, encoder=c.encoder)
         self.target_critics = target_copy(self.critics)
         self.actor_optimizer = self.optimizer(self.actor)
         self.critic_optimizer = self.optimizer(self.critics)

@@ -50,9 +50,9 @@ class TD3(OffPolicyAgent):
     def build(self) -> None:
         """Create the actor and the critics with their targets."""
         c = self.config
-        shape = (self.observation_space, self.action_dim, c.hidden)
-        self.actor = DeterministicActor(*shape, activation=c.activation, encoder=c.encoder)
-        self.critics = CriticBank(*shape, activation=c.activation, encoder=c.encoder)
+        space, dim = self.observation_space, self.action_dim
+        self.actor = DeterministicActor(space, dim, c.hidden, c.activation, c.encoder)
+        self.critics = CriticBank(space, dim, c.hidden, activation=c.activation, encoder=c.encoder)
         self.target_actor, self.target_critics = target_copy(self.actor), target_copy(self.critics)
         self.actor_optimizer = self.optimizer(self.actor)
         self.critic_optimizer = self.optimizer(self.critics)

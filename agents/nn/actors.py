@@ -15,12 +15,12 @@ from palaestra.agents.nn.networks import Observation, make_encoder, mlp
 LOG_STD_RANGE = (-20.0, 2.0)
 
 
-class SquashedGaussianActor(nn.Module):
-    """State-dependent mean and log standard deviation before a tanh.
+class Actor(nn.Module):
+    """An encoder and a trunk.
 
     Args:
         observation_space: Space of one observation.
-        action_dim: Dimensions of the action.
+        outputs: Width of the output.
         hidden: Widths of the hidden layers.
         activation: Name of the activation.
         encoder: Name of the encoder.
@@ -29,36 +29,32 @@ class SquashedGaussianActor(nn.Module):
     def __init__(
         self,
         observation_space: gym.Space[Any],
-        action_dim: int,
+        outputs: int,
         hidden: Sequence[int],
         activation: str = "relu",
         encoder: str = "auto",
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(observation_space, encoder)
-        self.trunk = mlp([self.encoder.features, *hidden, 2 * action_dim], activation)
+        self.trunk = mlp([self.encoder.features, *hidden, outputs], activation)
+
+    def output(self, observation: Observation) -> Tensor:
+        """Return the trunk's output `[batch, outputs]`."""
+        return self.trunk(self.encoder(observation))
+
+
+class SquashedGaussianActor(Actor):
+    """State-dependent mean and log standard deviation before a tanh; twice as many outputs as action dimensions."""
 
     def forward(self, observation: Observation) -> SquashedGaussian:
         """Return the action distribution of a batch of observations."""
-        mean, log_std = self.trunk(self.encoder(observation)).chunk(2, -1)
+        mean, log_std = self.output(observation).chunk(2, -1)
         return SquashedGaussian(mean, log_std.clamp(*LOG_STD_RANGE))
 
 
-class DeterministicActor(nn.Module):
-    """One action in [-1, 1] per observation; arguments as for `SquashedGaussianActor`."""
-
-    def __init__(
-        self,
-        observation_space: gym.Space[Any],
-        action_dim: int,
-        hidden: Sequence[int],
-        activation: str = "relu",
-        encoder: str = "auto",
-    ) -> None:
-        super().__init__()
-        self.encoder = make_encoder(observation_space, encoder)
-        self.trunk = mlp([self.encoder.features, *hidden, action_dim], activation)
+class DeterministicActor(Actor):
+    """One action in [-1, 1] per observation."""
 
     def forward(self, observation: Observation) -> Tensor:
         """Return actions `[batch, action_dim]`."""
-        return torch.tanh(self.trunk(self.encoder(observation)))
+        return torch.tanh(self.output(observation))

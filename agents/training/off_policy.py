@@ -80,20 +80,10 @@ class OffPolicyAgent(Agent):
     def update(self, batch: Batch) -> Metrics:
         """Make one gradient step of everything that learns, in the paper's order."""
 
-    def explore(self, observation: Any) -> Tensor:
-        """Return the actions to collect with: `act` with noise, by default."""
-        return self.act(self.normalised(observation), self.generator)
-
     def training_step(self) -> None:
         """Take one step of every row, store it, and make the updates that are due."""
-        with self.profiler.phase("act"):
-            decision = self.pending or self._decide()
-        # Kept until the step has succeeded: if the env raises, a checkpoint written then replays the same action.
-        self.pending = decision
-        with self.profiler.phase("env"):
-            step = self.collector.step(self.action_map.to_env(decision["action"].cpu().numpy()))
-        self.pending = None
-        taken = int(step.valid.sum())
+        before = self.num_timesteps
+        decision, step = self.interact()
         with self.profiler.phase("memory"):
             rows = {
                 "observation": to_tensor(step.observation, self.device),
@@ -103,14 +93,13 @@ class OffPolicyAgent(Agent):
                 "terminated": torch.as_tensor(step.terminated, device=self.device),
                 "truncated": torch.as_tensor(step.truncated, device=self.device),
             }
-            if taken < self.num_envs:
+            if not step.valid.all():
                 rows = _select(rows, torch.as_tensor(step.valid, device=self.device))
             self.replay.add(rows)
-        previous, self.num_timesteps = self.num_timesteps, self.num_timesteps + taken
         if self.num_timesteps <= self.config.learning_starts:
             return
         c = self.config
-        rounds = self.num_timesteps // c.train_freq - previous // c.train_freq
+        rounds = self.num_timesteps // c.train_freq - before // c.train_freq
         self.updates_owed += rounds * (c.train_freq if c.gradient_steps == -1 else c.gradient_steps)
         with self.profiler.phase("update"):
             self.make_updates()
@@ -127,7 +116,8 @@ class OffPolicyAgent(Agent):
             self.metrics.add(metrics, self.num_updates)
 
     @torch.no_grad()
-    def _decide(self) -> dict[str, Tensor]:
+    def decide(self) -> dict[str, Any]:
+        """Return uniformly random actions at first, and then those of `act` with noise."""
         observation = to_tensor(self.collector.observation, self.device)
         if self.normalizer is not None:
             self.normalizer.update(observation)
@@ -135,7 +125,7 @@ class OffPolicyAgent(Agent):
             shape = (self.num_envs, self.action_dim)
             uniform = torch.rand(shape, generator=self.generator, device=self.device)
             return {"action": 2.0 * uniform - 1.0}
-        return {"action": self.explore(observation)}
+        return {"action": self.act(self.normalised(observation), self.generator)}
 
 
 def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:

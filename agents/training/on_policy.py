@@ -81,16 +81,9 @@ class OnPolicyAgent(Agent):
 
     def training_step(self) -> None:
         """Take one step of every row; when the rollout is full, learn from it."""
-        with self.profiler.phase("act"):
-            decision = self.pending or self._decide()
-        # Kept until the step has succeeded: if the env raises, a checkpoint written then replays the same action.
-        self.pending = decision
-        with self.profiler.phase("env"):
-            step = self.collector.step(self.action_map.to_env(decision["action"].cpu().numpy()))
-        self.pending = None
+        decision, step = self.interact()
         with self.profiler.phase("memory"):
             self._store(decision, step)
-        self.num_timesteps += int(step.valid.sum())
         if self.rollout.full:
             with self.profiler.phase("update"):
                 self.rollout.set_next_value(self.rollout.steps - 1, self._value_now())
@@ -99,7 +92,8 @@ class OnPolicyAgent(Agent):
                 self.rollout.clear()
 
     @torch.no_grad()
-    def _decide(self) -> dict[str, Any]:
+    def decide(self) -> dict[str, Any]:
+        """Return sampled actions with their log-probabilities and values, and the recurrent states around them."""
         observation = to_tensor(self.collector.observation, self.device)
         if self.normalizer is not None:
             self.normalizer.update(observation)

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from palaestra.agents.agent import Agent, from_checkpoint
+from palaestra.agents.agent import Agent
 from palaestra.agents.evaluation.evaluate import evaluate
 from palaestra.agents.evaluation.playing import record_video
+from palaestra.agents.loading import from_checkpoint
 from palaestra.agents.registry import agent_class, import_agent, make_agent
 from palaestra.agents.training.callbacks import Callback, EveryNSteps
 from palaestra.agents.training.checkpoint import CheckpointStore

@@ -1,0 +1,60 @@
+"""From a checkpoint back to an agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from palaestra.agents.agent import Agent, EnvLike
+from palaestra.agents.nn.spaces import space_from_json
+from palaestra.agents.registry import agent_class
+from palaestra.agents.training.checkpoint import Checkpoint, CheckpointError, CheckpointStore
+from palaestra.agents.training.config import make_config
+
+
+def load(path: str | Path, env: EnvLike | None = None, *, step: int | None = None, device: str = "auto") -> Agent:
+    """Return a saved agent, ready to predict; with an env also ready to continue training exactly where it stood.
+
+    Args:
+        path: A directory written by `Agent.save`, or a run directory of `palaestra train`.
+        env: Env to continue in; None restores the agent for prediction alone.
+        step: Which of several checkpoints; the newest by default.
+        device: Where to put the agent.
+
+    Raises:
+        CheckpointError: If the path holds no checkpoint, or one that is truncated, foreign or newer than this version.
+        ValueError: If the env's spaces differ from those the agent was saved with.
+    """
+    directory = Path(path)
+    if (directory / "checkpoints").is_dir():
+        directory = directory / "checkpoints"
+    return from_checkpoint(CheckpointStore(directory).load(step), env, device=device)
+
+
+def from_checkpoint(checkpoint: Checkpoint, env: EnvLike | None = None, *, device: str = "auto") -> Agent:
+    """Return the agent of a loaded checkpoint; see `load`."""
+    header = checkpoint.header
+    try:
+        kind = agent_class(header["agent"])
+        config = make_config(kind.config_class, header["config"])
+        observation_space, action_space = (
+            space_from_json(header[name]) for name in ("observation_space", "action_space")
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint of step {checkpoint.step}: its header does not describe an agent: {error}"
+        ) from error
+    agent = kind.__new__(kind)
+    agent._set_up(observation_space, action_space, config, header["seed"], device)
+    agent.env_id, agent.env_kwargs = header["env_id"], header["env_kwargs"]
+    agent._build(header["num_envs"])
+    state = dict(checkpoint.state["agent"])
+    collector = state.pop("collector")
+    if env is not None:
+        env_kwargs = agent.env_kwargs if isinstance(env, str) and env == agent.env_id else None
+        target, pending = agent.target_timesteps, state["pending"]
+        agent.set_env(env, env_kwargs)
+        agent.target_timesteps, agent.pending = target, pending
+        agent.collector.load_state_dict(collector)
+    agent.load_state_dict(state)
+    checkpoint.fill({name: stream for name, stream in agent.streams().items() if name in checkpoint.stream_names})
+    return agent
