@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +19,10 @@ from palaestra.agents.evaluation.evaluate import Evaluation, evaluate
 from palaestra.agents.training.logging import read_metrics
 from palaestra.agents.training.run import Run, RunConfig, default_directory
 from palaestra.envs.registration import make_simulator
+from palaestra.wrappers.vectorize import make_single
 
-EPISODES = 256
+EPISODES = 2_048
+FOREIGN_EPISODES = 64
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ LESSONS = (
 def main() -> int:
     """Train every lesson in a run directory of its own, print the comparison and draw the pictures."""
     torch.set_num_threads(1)
-    console, begun = Console(), time.monotonic()
+    console, begun = Console(width=None if sys.stdout.isatty() else 120), time.monotonic()
     table = Table("world", "agent", "steps", "trained", "random", "heuristic", "optimal", "measure", box=None)
     runs = []
     for lesson in LESSONS:
@@ -55,7 +59,12 @@ def main() -> int:
         if run.interrupted:
             console.print(f"interrupted; continue with: palaestra resume {run.directory}")
             return 130
-        table.add_row(lesson.env, lesson.agent, f"{lesson.total_timesteps:,}", *compare(agent, lesson.env))
+        table.add_row(
+            lesson.env.removeprefix("palaestra/"),
+            lesson.agent,
+            f"{lesson.total_timesteps:,}",
+            *compare(agent, lesson.env),
+        )
         runs.append(run)
     console.print()
     console.print(table)
@@ -69,7 +78,7 @@ def main() -> int:
 
 def compare(agent: Agent, env_id: str) -> list[str]:
     """Return the columns trained, random, heuristic, optimal and measure of one world."""
-    keywords: dict[str, Any] = {"episodes": EPISODES}
+    keywords: dict[str, Any] = {"episodes": EPISODES if env_id.startswith("palaestra/") else FOREIGN_EPISODES}
     trained = evaluate(agent, env_id, **keywords)
     random = evaluate("random", env_id, **keywords)
     if not env_id.startswith("palaestra/"):
@@ -105,32 +114,34 @@ def draw(runs: list[Run], folder: Path) -> str:
         curve.plot([row["step"] for row in points], [row["rollout/ep_rew_mean"] for row in points], color="#0072B2")
         curve.set(title=f"{run.config.agent} on\n{run.config.env}", xlabel="environment steps", ylabel="episode return")
         curve.grid(alpha=0.3)
-        frame = _frame(run.agent, run.config.env)
         scene.axis("off")
-        if frame is not None:
-            scene.imshow(frame)
+        picture = _scene(run.agent, run.config.env)
+        if isinstance(picture, str):
+            scene.text(0.0, 0.9, picture, family="monospace", fontsize=8, va="top", wrap=True)
+        else:
+            scene.imshow(picture)
     path = folder / "demo.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return str(path)
 
 
-def _frame(agent: Agent, env_id: str) -> np.ndarray | None:
-    from palaestra.wrappers.vectorize import make_single
-
-    try:
-        env = make_single(env_id, render_mode="rgb_array")
-    except (ValueError, ImportError):
-        return None
+def _scene(agent: Agent, env_id: str) -> np.ndarray | str:
+    """Return one moment of the trained agent's play: a picture, or the text of a text world."""
+    # Gymnasium's classic worlds draw with pygame, which needs no screen in this mode.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    modes = make_single(env_id).metadata["render_modes"]
+    env = make_single(env_id, render_mode="rgb_array" if "rgb_array" in modes else "ansi")
     observation, info = env.reset(seed=1)
+    scene = env.render()
     for _ in range(6):
         action, _ = agent.predict(observation, deterministic=True, action_masks=info.get("action_mask"))
         observation, _, terminated, truncated, info = env.step(action)
+        scene = env.render()
         if terminated or truncated:
             break
-    frame = np.asarray(env.render())
     env.close()
-    return frame
+    return scene if isinstance(scene, str) else np.asarray(scene)
 
 
 if __name__ == "__main__":
