@@ -36,6 +36,8 @@ class RolloutBuffer:
     def clear(self) -> None:
         """Start a new rollout."""
         self.position = 0
+        for name in ("advantage", "target"):
+            self.fields.pop(name, None)
 
     def add(self, **step: Tensor | dict[str, Tensor]) -> None:
         """Store one step; each value is `[num_envs, ...]` or a dict of such."""
@@ -89,10 +91,8 @@ class RolloutBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the filled part."""
-        return {
-            "position": self.position,
-            "fields": {name: field[: self.position] for name, field in self.fields.items()},
-        }
+        filled = {name: field[: self.position] for name, field in self.fields.items() if self.position}
+        return {"position": self.position, "fields": filled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the filled part."""
