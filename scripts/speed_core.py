@@ -77,9 +77,11 @@ def ppo_update(repeats: int, threads: int = 1) -> Timing:
     while ours.rollout.position < ours.rollout.steps - 1:
         ours.training_step()
     improve, rollout = ours.improve, ours.rollout
+    # The rollout is filled and kept: what is timed is learning from it, again and again.
     ours.improve = lambda filled: None
     ours.training_step()
     rollout.position = rollout.steps
+    rollout.compute_advantages(config.gamma, config.gae_lambda)
     theirs = peer_ppo(config, seed=0)
     theirs.set_logger(configure(None, []))
     _, callback = theirs._setup_learn(SOLVE_LIMIT)
