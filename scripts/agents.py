@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from palaestra.agents.registry import agent_class, agent_ids, import_agent
 from palaestra.agents.training.config import field_help
+from palaestra.scripts.options import console
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class AgentsOptions:
 def main(arguments: list[str]) -> int:
     """Print the list or the description."""
     options = tyro.cli(AgentsOptions, prog="palaestra agents", args=arguments)
-    console = Console()
+    screen = console()
     if options.agent is None:
         table = Table("id", "what it is", "action spaces", box=None, pad_edge=False)
         for agent_id in agent_ids():
             kind = agent_class(agent_id)
             summary = (inspect.getdoc(kind) or "").partition("\n")[0]
             table.add_row(agent_id, summary, ", ".join(space.__name__ for space in kind.action_spaces))
-        console.print(table)
+        screen.print(table)
         return 0
     try:
         kind = agent_class(import_agent(options.agent))
@@ -45,5 +45,5 @@ def main(arguments: list[str]) -> int:
     table = Table("setting", "default", "meaning", box=None, pad_edge=False)
     for field in fields(kind.config_class):
         table.add_row(field.name, repr(field.default), helps.get(field.name, ""))
-    console.print(table)
+    screen.print(table)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from palaestra.agents.agent import Agent
@@ -19,6 +17,7 @@ from palaestra.agents.evaluation.evaluate import Evaluation, evaluate
 from palaestra.agents.training.logging import read_metrics
 from palaestra.agents.training.run import Run, RunConfig, default_directory
 from palaestra.envs.registration import make_simulator
+from palaestra.scripts.options import console
 from palaestra.wrappers.vectorize import make_single
 
 EPISODES = 2_048
@@ -46,18 +45,18 @@ LESSONS = (
 def main() -> int:
     """Train every lesson in a run directory of its own, print the comparison and draw the pictures."""
     torch.set_num_threads(1)
-    console, begun = Console(width=None if sys.stdout.isatty() else 120), time.monotonic()
+    screen, begun = console(), time.monotonic()
     table = Table("world", "agent", "steps", "trained", "random", "heuristic", "optimal", "measure", box=None)
     runs = []
     for lesson in LESSONS:
         config = RunConfig(lesson.agent, lesson.env, lesson.total_timesteps, eval_freq=lesson.total_timesteps // 4)
         run = Run.create(default_directory(config, Path("runs/demo")), config)
-        console.print(
+        screen.print(
             f"\n[bold]{lesson.agent}[/bold] on {lesson.env}, {lesson.total_timesteps:,} steps: {run.directory}"
         )
         agent = run.train(progress_bar=True)
         if run.interrupted:
-            console.print(f"interrupted; continue with: palaestra resume {run.directory}")
+            screen.print(f"interrupted; continue with: palaestra resume {run.directory}")
             return 130
         table.add_row(
             lesson.env.removeprefix("palaestra/"),
@@ -66,13 +65,13 @@ def main() -> int:
             *compare(agent, lesson.env),
         )
         runs.append(run)
-    console.print()
-    console.print(table)
-    console.print(
+    screen.print()
+    screen.print(table)
+    screen.print(
         f"\n{time.monotonic() - begun:.0f} s in all; higher is better; the same evaluation seeds for everyone."
     )
-    console.print(f"Pictures: {draw(runs, Path('runs/demo/pictures'))}")
-    console.print("Next: palaestra train --help, palaestra envs, palaestra agents")
+    screen.print(f"Pictures: {draw(runs, Path('runs/demo/pictures'))}")
+    screen.print("Next: palaestra train --help, palaestra envs, palaestra agents")
     return 0
 
 

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import gymnasium as gym
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from palaestra.envs.registration import make_simulator, own_env_ids
+from palaestra.scripts.options import console
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class EnvsOptions:
 def main(arguments: list[str]) -> int:
     """Print the list or the description."""
     options = tyro.cli(EnvsOptions, prog="palaestra envs", args=arguments)
-    console = Console()
+    screen = console()
     if options.env is None:
         table = Table("id", "what it is", "observation", "action", box=None, pad_edge=False)
         for env_id in own_env_ids():
             world = make_simulator(env_id)
             table.add_row(env_id, _summary(world), _short(world.observation_space), _short(world.action_space))
-        console.print(table)
+        screen.print(table)
         return 0
     try:
         world = make_simulator(options.env)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from palaestra.scripts.options import parse_assignments
+from palaestra.scripts.options import console, parse_assignments
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def main(arguments: list[str]) -> int:
     for mode, result in modes.items():
         for name, value in result.metrics().items():
             table.add_row(mode, name.replace("_", " "), f"{value:,.4g}")
-    Console().print(table)
+    console().print(table)
     return 0
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+from rich.console import Console
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -23,3 +26,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             values[name] = value
     return values
+
+
+def console() -> Console:
+    """Return a console as wide as the terminal, or 120 columns where the output goes elsewhere."""
+    return Console(width=None if sys.stdout.isatty() else 120)

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from palaestra.agents.evaluation import provenance
+from palaestra.scripts.options import console
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
         table.add_row(name, *medians, timing.unit, ratio, spread, str(timing.threads), share)
         if options.results is not None:
             append(options.results / "speed.jsonl", timing, idle)
-    Console().print(table)
+    console().print(table)
     return 0
 
 
