@@ -35,7 +35,7 @@ class Lesson:
 
 LESSONS = (
     Lesson("sac", "palaestra/MultiGoal2D-v0", 8_000),
-    Lesson("ppo", "palaestra/OneStoreBacklog-v0", 600_000),
+    Lesson("ppo", "palaestra/OneStoreBacklog-v0", 1_000_000),
     Lesson("ppo", "palaestra/TextCorridor-v0", 60_000),
     Lesson("ppo", "palaestra/Kuhn-v0", 100_000),
     Lesson("td3", "Pendulum-v1", 8_000),
