@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -27,6 +27,8 @@ class PPOConfig(OnPolicyConfig):
     """Passes over each rollout."""
     clip_range: float = 0.2
     """Half-width of the trusted interval of the ratio."""
+    clip_range_schedule: Literal["constant", "linear"] = "constant"
+    """Keep the clip range, or anneal it linearly to 0 over the training."""
     clip_range_vf: float | None = None
     """Largest change of a value prediction per rollout; none by default."""
     normalize_advantage: bool = True
@@ -72,6 +74,7 @@ class PPO(OnPolicyAgent):
             c.recurrent_size,
             c.encoder,
         )
+        self.clip_range = c.clip_range
         self.network_optimizer = self.optimizer(self.network, eps=1e-5, max_grad_norm=c.max_grad_norm)
 
     def improve(self, rollout: RolloutBuffer) -> None:
@@ -80,6 +83,8 @@ class PPO(OnPolicyAgent):
         if c.learning_rate_schedule == "linear":
             for group in self.network_optimizer.param_groups:
                 group["lr"] = c.learning_rate * self.remaining
+        if c.clip_range_schedule == "linear":
+            self.clip_range = c.clip_range * self.remaining
         for _ in range(c.n_epochs):
             if c.recurrent_size:
                 minibatches = rollout.sequence_minibatches(max(1, c.batch_size // c.n_steps), self.generator)
@@ -98,7 +103,7 @@ class PPO(OnPolicyAgent):
         log_prob, entropy, value = self._evaluate(batch)
         advantage = standardise(batch["advantage"]) if c.normalize_advantage else batch["advantage"]
         log_ratio = log_prob - batch["log_prob"]
-        policy_loss = clipped_surrogate(log_ratio, advantage, c.clip_range)
+        policy_loss = clipped_surrogate(log_ratio, advantage, self.clip_range)
         value_loss = clipped_value_loss(value, batch["value"], batch["target"], c.clip_range_vf)
         entropy = entropy.mean()
         loss = policy_loss + c.vf_coef * value_loss - c.ent_coef * entropy
@@ -111,7 +116,7 @@ class PPO(OnPolicyAgent):
             "train/value_loss": value_loss.detach(),
             "train/entropy": entropy.detach(),
             "train/approx_kl": approximate_kl(log_ratio.detach()),
-            "train/clip_fraction": clip_fraction(log_ratio.detach(), c.clip_range),
+            "train/clip_fraction": clip_fraction(log_ratio.detach(), self.clip_range),
         }
 
     def _evaluate(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:

@@ -98,11 +98,11 @@ def test_first_ratio_is_one_and_unrolling_repeats_collection(recurrent_size: int
     assert max(ratios) < 1e-5
 
 
-def test_linear_schedule_reaches_zero() -> None:
-    agent = make_agent(
-        "ppo", "TestIdentity-v0", learning_rate_schedule="linear", **{**FAST, "n_steps": 50}, device="cpu"
-    )
-    seen: list[float] = []
-    agent.learn(200, lambda agent: seen.append(agent.network_optimizer.param_groups[0]["lr"]))
-    assert seen[0] == FAST["learning_rate"]
-    assert seen[-1] == 0.0
+def test_linear_schedules_reach_zero() -> None:
+    linear = {"learning_rate_schedule": "linear", "clip_range_schedule": "linear"}
+    agent = make_agent("ppo", "TestIdentity-v0", **{**FAST, **linear, "n_steps": 50}, device="cpu")
+    seen: list[tuple[float, float]] = []
+    agent.learn(200, lambda agent: seen.append((agent.network_optimizer.param_groups[0]["lr"], agent.clip_range)))
+    assert seen[0] == (FAST["learning_rate"], 0.2)
+    assert seen[60] == pytest.approx((0.75 * FAST["learning_rate"], 0.15))
+    assert seen[-1] == (0.0, 0.0)
