@@ -105,8 +105,8 @@ def ppo_solve(repeats: int, threads: int = 1) -> Timing:
     """Time PPO from the start of training until the gap to the optimal long-run cost is at most 1 %, seed by seed.
 
     Both sides have the same hyperparameters (our preset) and learning-rate schedule, and are looked at every 200,000
-    steps while their clocks stand still. Stable-baselines3 steps our batched face through the adapter, its faster one. A seed that does not get there counts
-    with the time of its whole budget, and is named.
+    steps while their clocks stand still. Stable-baselines3 steps our batched face through the adapter, its faster one.
+    A seed that does not get there counts with the time of its whole budget, and is named.
     """
     torch.set_num_threads(threads)
     config = _config()
