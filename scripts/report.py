@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def report_text(results: Path) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for (claim, rows), found in zip(measured, verdicts, strict=True):
         lines += ["", *_section(claim, rows, found)]
+    lines += _speed_section(results / "speed" / "core.jsonl")
     return "\n".join(lines) + "\n"
 
 
@@ -119,6 +121,41 @@ def claim_curves(claim: Claim, rows: Sequence[Row]) -> dict[str, list[Row]]:
 def rows_file(results: Path, claim: Claim) -> Path:
     """Return the file that a claim's rows are appended to."""
     return results / f"{claim.name}.jsonl"
+
+
+def _speed_section(path: Path) -> list[str]:
+    """Return the newest timing of each part of `palaestra speed core`."""
+    if not path.exists():
+        return []
+    newest = {row["part"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    lines = [
+        "",
+        "## Speed",
+        "",
+        "Timings against stable-baselines3, interleaved in one process ([rows](speed/core.jsonl)). A ratio above 1",
+        "means that ours is faster; it is the median over turns, or of medians where turns are seeds.",
+        "",
+        "| part | ours | theirs | unit | ratio | spread | threads | idle CPU | not solved (ours, theirs) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for part, row in newest.items():
+        ours, theirs = median(row["ours"]), median(row["theirs"])
+        spread = f"{min(row['ratios']):.2f} to {max(row['ratios']):.2f}"
+        idle = "–" if row["idle_cpu"] is None else f"{row['idle_cpu']:.0%}"
+        solved = row["details"].get("solved")
+        missed = "–" if solved is None else ", ".join(str(side.count(False)) for side in solved.values())
+        cells = (
+            part,
+            _number(ours),
+            _number(theirs),
+            row["unit"],
+            f"{row['ratio']:.2f}",
+            spread,
+            str(row["threads"]),
+            idle,
+        )
+        lines.append(f"| {' | '.join(cells)} | {missed} |")
+    return lines
 
 
 def _section(claim: Claim, rows: Sequence[Row], found: Verdict) -> list[str]:

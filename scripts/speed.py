@@ -35,7 +35,7 @@ class SpeedOptions:
     repeats: int = 5
     """Turns of each side, at least 3."""
     results: Path | None = None
-    """Folder to append the rows to (speed.jsonl); by default they are only printed."""
+    """Folder of results, to whose speed/ the rows are appended; by default they are only printed."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
         ratio, share = f"{timing.ratio():.2f}", "-" if idle is None else f"{idle:.0%}"
         table.add_row(name, *medians, timing.unit, ratio, spread, str(timing.threads), share)
         if options.results is not None:
-            append(options.results / "speed.jsonl", timing, idle)
+            append(options.results / "speed" / f"{options.suite}.jsonl", timing, idle)
     console().print(table)
     return 0
 
@@ -116,6 +116,7 @@ def append(path: Path, timing: Timing, idle: float | None) -> None:
         "command": f"palaestra speed core --only {timing.name} --repeats {len(timing.ours)} --results results",
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
