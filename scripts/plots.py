@@ -39,6 +39,10 @@ def learning_curves(
     if bound is not None:
         axes.axhline(bound, color="0.4", linestyle="--", linewidth=1, label=f"claimed: {bound:g}")
     axes.set(title=title, xlabel="environment steps", ylabel=metric.replace("_", " "))
+    if metric.endswith("gap"):
+        # Gaps begin in the hundreds and matter in the thousandths; exact ones may be 0.
+        axes.set_yscale("symlog", linthresh=1e-3)
+        axes.set_ylim(bottom=0.0)
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
