@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -143,13 +144,14 @@ def _transform(kind: str, bound: int) -> Pair:
     return _integer_pair(bound)
 
 
-class _Draws:
+class _Draws(ABC):
     """The three methods of `Key`, over one method `_draw(kind, name, size, bound)`."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _draw(self, kind: str, name: str, size: tuple[int, ...], bound: int) -> Array:
-        raise NotImplementedError
+        """Return a draw of the given kind ("uniform", "normal" or "integers", below `bound`), `[batch, *size]`."""
 
     def uniform(self, name: str, size: tuple[int, ...] = ()) -> Array:
         """Return float64 draws, uniform on [0, 1) with 53 bits, of shape `[batch, *size]`."""

@@ -68,24 +68,24 @@ def main(arguments: list[str]) -> int:
     """Parse the command line, train, and return the exit status."""
     options, config = parse(arguments)
     set_threads(options.threads, config)
-    run_config = RunConfig(
-        agent=options.agent,
-        env=options.env,
-        total_timesteps=options.total_timesteps,
-        seed=options.seed,
-        env_kwargs=parse_assignments(options.env_kwargs),
-        config={} if config is None else config.to_dict(),
-        preset=config is None,
-        device=options.device,
-        threads=torch.get_num_threads(),
-        log_freq=options.log_freq,
-        eval_freq=options.eval_freq,
-        eval_episodes=options.eval_episodes,
-        checkpoint_freq=options.checkpoint_freq,
-        tensorboard=options.tensorboard,
-        video=options.video,
-    )
     try:
+        run_config = RunConfig(
+            agent=options.agent,
+            env=options.env,
+            total_timesteps=options.total_timesteps,
+            seed=options.seed,
+            env_kwargs=parse_assignments(options.env_kwargs),
+            config={} if config is None else config.to_dict(),
+            preset=config is None,
+            device=options.device,
+            threads=torch.get_num_threads(),
+            log_freq=options.log_freq,
+            eval_freq=options.eval_freq,
+            eval_episodes=options.eval_episodes,
+            checkpoint_freq=options.checkpoint_freq,
+            tensorboard=options.tensorboard,
+            video=options.video,
+        )
         directory = Path(options.name) if options.name else default_directory(run_config)
         run = Run.create(directory, run_config)
     except (ValueError, TypeError, OSError, ImportError) as error:

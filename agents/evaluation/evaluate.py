@@ -377,12 +377,12 @@ def _action_probabilities(policy: Any, simulator: Any, deterministic: bool) -> N
     states = simulator.enumerate_states()
     observation, masks = simulator.observe(states), simulator.action_masks(states)
     keywords = {} if masks is None else {"action_masks": masks}
+    actions, memory = policy.predict(observation, deterministic=True, **keywords)
+    if memory is not None:
+        return None
     if not deterministic:
         if not hasattr(policy, "action_probabilities"):
             return None
         return np.asarray(policy.action_probabilities(observation, **keywords), np.float64)
-    actions, memory = policy.predict(observation, deterministic=True, **keywords)
-    if memory is not None:
-        return None
     space = simulator.action_space
     return np.eye(int(space.n))[np.asarray(actions) - int(space.start)]

@@ -28,13 +28,6 @@ def _array_to_tensor(array: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(array, device=device)
 
 
-def index_observation(observation: Observation, index: Any) -> Observation:
-    """Return the given rows of a batch of observations."""
-    if isinstance(observation, dict):
-        return {key: value[index] for key, value in observation.items()}
-    return observation[index]
-
-
 class ActionMap:
     """Translates between the space agents act in and the env's own actions.
 
@@ -65,13 +58,6 @@ class ActionMap:
             scaled = self.centre + self.half_range * np.clip(action, -1.0, 1.0)
             return np.clip(scaled.astype(self.space.dtype), self.space.low, self.space.high)
         return (action + self.start).astype(self.space.dtype)
-
-    def from_env(self, action: np.ndarray) -> np.ndarray:
-        """Return agent actions for env actions, the inverse of `to_env` inside the box."""
-        if isinstance(self.space, spaces.Box):
-            scaled = (action.astype(np.float64) - self.centre) / self.half_range
-            return scaled.reshape(len(action), self.dim).astype(np.float32)
-        return action - self.start
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:

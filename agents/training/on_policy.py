@@ -75,9 +75,7 @@ class OnPolicyAgent(Agent):
 
     def act(self, observation: Observation, generator: Generator | None) -> Tensor:
         """Return a sample of the policy, or its mode; recurrent policies start from the zero state."""
-        batch = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
-        policy, _, _ = self.network(observation, state=self.network.initial_state(batch, self.device))
-        return policy.mode() if generator is None else policy.sample(generator)
+        return self._predict(observation, None, None, None, generator)[0]
 
     def training_step(self) -> None:
         """Take one step of every row; when the rollout is full, learn from it."""

@@ -80,18 +80,6 @@ class TurnLimitedModel:
             following = values[turn]
         return values, action_values
 
-    def occupancy(self, policy: np.ndarray) -> np.ndarray:
-        """Return the probability `[horizon, tasks, places, 3]` that an episode of each task is in each decision state.
-
-        Args:
-            policy: Probabilities `[horizon, tasks, places, 3, actions]`.
-        """
-        visits = np.zeros((self.horizon, *self.absorbing.shape, 3))
-        visits[0, np.arange(len(self.start)), self.start, NOTHING] = 1.0
-        for turn in range(self.horizon - 1):
-            self._visit_next(visits, policy[turn], turn)
-        return visits
-
     def reachable(self) -> np.ndarray:
         """Return which decision states some sequence of actions can lead to, bool `[horizon, tasks, places, 3]`."""
         visits = np.zeros((self.horizon, *self.absorbing.shape, 3))

@@ -76,6 +76,7 @@ def test_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--agent", "ppo", "--env", "CartPole-v1", "--clip-range", "0"], "clip_range=0.0"),
         (["train", "--agent", "no.such:Agent", "--env", "CartPole-v1"], "cannot be imported"),
         (["train", "--agent", "json:loads", "--env", "CartPole-v1"], "expected a subclass"),
+        (["train", "--agent", "ppo", "--env", "CartPole-v1", "--env-kwargs", "oops"], "expected NAME=VALUE"),
         (["evaluate", "nowhere"], "is no directory"),
         (["evaluate", "randon", "--env", "palaestra/Kuhn-v0"], "expected one of its reference"),
         (["resume", "nowhere"], "holds no run.json"),

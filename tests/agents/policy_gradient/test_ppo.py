@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from palaestra.agents.evaluation.evaluate import evaluate_modes
 from palaestra.agents.registry import make_agent
 from tests.agents import worlds
 
@@ -106,3 +107,11 @@ def test_linear_schedules_reach_zero() -> None:
     assert seen[0] == (FAST["learning_rate"], 0.2)
     assert seen[60] == pytest.approx((0.75 * FAST["learning_rate"], 0.15))
     assert seen[-1] == (0.0, 0.0)
+
+
+def test_a_recurrent_policy_is_measured_but_not_enumerated() -> None:
+    """Its actions are no function of the observation alone, in either mode of acting."""
+    agent = make_agent("ppo", "palaestra/Kuhn-v0", preset_name=None, recurrent_size=4, n_steps=8, device="cpu")
+    for result in evaluate_modes(agent, "palaestra/Kuhn-v0", episodes=8).values():
+        assert result.exact_value is None
+        assert len(result.returns) == 8
