@@ -11,6 +11,8 @@ from torch import Generator, Tensor
 from palaestra.agents.losses.advantages import generalised_advantages
 from palaestra.agents.memory.fields import flatten_fields, nest_fields
 
+_OF_ADVANTAGES = frozenset({"valid", "reward", "next_value", "terminated", "truncated"})
+
 
 class RolloutBuffer:
     """Fields `[steps, num_envs, ...]`, filled step by step; a checkpoint may be taken when it is partly full.
@@ -67,15 +69,17 @@ class RolloutBuffer:
         f["target"] = f["advantage"] + f["value"]
 
     def minibatches(self, batch_size: int, generator: Generator) -> Iterator[dict[str, Any]]:
-        """Yield shuffled minibatches covering every valid step once; fields are `[batch, ...]`."""
-        flat = {name: field.flatten(0, 1) for name, field in self.fields.items()}
-        valid = flat["valid"]
+        """Yield shuffled minibatches covering every valid step once; fields are `[batch, ...]`.
+
+        What the advantages were made of (rewards, endings, successors' values) is left out.
+        """
+        flat = {name: field.flatten(0, 1) for name, field in self.fields.items() if name not in _OF_ADVANTAGES}
+        valid = self.fields["valid"].flatten()
         order = torch.randperm(len(valid), generator=generator, device=self.device)
         if not bool(valid.all()):
             order = order[valid[order]]
-        shuffled = {name: field.index_select(0, order) for name, field in flat.items() if name != "valid"}
-        for start in range(0, len(order), batch_size):
-            yield nest_fields({name: field[start : start + batch_size] for name, field in shuffled.items()})
+        for rows in order.split(batch_size):
+            yield nest_fields({name: field.index_select(0, rows) for name, field in flat.items()})
 
     def sequence_minibatches(self, envs_per_batch: int, generator: Generator) -> Iterator[dict[str, Any]]:
         """Yield minibatches of whole env rows for recurrent policies.

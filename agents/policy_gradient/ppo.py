@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from palaestra.agents.losses.surrogates import approximate_kl, clip_fraction, cl
 from palaestra.agents.losses.values import clipped_value_loss
 from palaestra.agents.memory.rollout import RolloutBuffer
 from palaestra.agents.nn.actor_critic import ActorCritic
+from palaestra.agents.policy_gradient.ppo_by_hand import PPOGradient, has_gradient_by_hand
 from palaestra.agents.registry import register_agent
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.on_policy import OnPolicyAgent, OnPolicyConfig
@@ -56,11 +58,14 @@ class PPOConfig(OnPolicyConfig):
 class PPO(OnPolicyAgent):
     """Several epochs of minibatch ascent on the clipped surrogate, for Box, Discrete and MultiDiscrete actions.
 
-    Bounded boxes are acted on in [-1, 1] per dimension, unsquashed and clipped by the env's bounds.
+    Bounded boxes are acted on in [-1, 1] per dimension, unsquashed and clipped by the env's bounds. On a CPU, the
+    gradient of a feed-forward network is written by `PPOGradient`, derived by hand and several times as fast as the
+    autograd of `backpropagate`, which serves every other network.
     """
 
     config: PPOConfig
     config_class = PPOConfig
+    unsaved = OnPolicyAgent.unsaved | {"gradient"}
 
     def build(self) -> None:
         """Create the policy, the value function and their common optimiser."""
@@ -76,6 +81,9 @@ class PPO(OnPolicyAgent):
         )
         self.clip_range = c.clip_range
         self.network_optimizer = self.optimizer(self.network, eps=1e-5, max_grad_norm=c.max_grad_norm)
+        self.gradient: Callable[[dict[str, Any], float], Metrics] = self.backpropagate
+        if has_gradient_by_hand(self.network):
+            self.gradient = PPOGradient(self.network, c.vf_coef, c.ent_coef, c.clip_range_vf, c.normalize_advantage)
 
     def improve(self, rollout: RolloutBuffer) -> None:
         """Make `n_epochs` passes of minibatch updates over the rollout."""
@@ -99,24 +107,29 @@ class PPO(OnPolicyAgent):
 
     def update(self, batch: dict[str, Any]) -> Metrics:
         """Take one gradient step on the clipped surrogate, the value loss and the entropy bonus."""
+        metrics = self.gradient(batch, self.clip_range)
+        self.network_optimizer.step()
+        return metrics
+
+    def backpropagate(self, batch: dict[str, Any], clip_range: float) -> Metrics:
+        """Compute the loss's gradient by autograd and return the metrics."""
         c = self.config
         log_prob, entropy, value = self._evaluate(batch)
         advantage = standardise(batch["advantage"]) if c.normalize_advantage else batch["advantage"]
         log_ratio = log_prob - batch["log_prob"]
-        policy_loss = clipped_surrogate(log_ratio, advantage, self.clip_range)
+        policy_loss = clipped_surrogate(log_ratio, advantage, clip_range)
         value_loss = clipped_value_loss(value, batch["value"], batch["target"], c.clip_range_vf)
         entropy = entropy.mean()
         loss = policy_loss + c.vf_coef * value_loss - c.ent_coef * entropy
 
         self.network_optimizer.zero_grad()
         loss.backward()
-        self.network_optimizer.step()
         return {
             "train/policy_loss": policy_loss.detach(),
             "train/value_loss": value_loss.detach(),
             "train/entropy": entropy.detach(),
             "train/approx_kl": approximate_kl(log_ratio.detach()),
-            "train/clip_fraction": clip_fraction(log_ratio.detach(), self.clip_range),
+            "train/clip_fraction": clip_fraction(log_ratio.detach(), clip_range),
         }
 
     def _evaluate(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:

@@ -90,10 +90,10 @@ def test_minibatches_cover_every_valid_step_once() -> None:
     buffer.compute_advantages(0.9, 0.9)
     generator = torch.Generator().manual_seed(0)
     batches = list(buffer.minibatches(4, generator))
-    seen = torch.cat([batch["reward"] for batch in batches]).tolist()
+    seen = torch.cat([batch["value"] for batch in batches]).tolist()
     assert sorted(seen) == sorted({10.0 * s + e for s in range(4) for e in range(3)} - {20.0})
-    assert [len(batch["reward"]) for batch in batches] == [4, 4, 3]
-    assert all(torch.equal(batch["observation"]["x"], batch["reward"]) for batch in batches)
+    assert [len(batch["value"]) for batch in batches] == [4, 4, 3]
+    assert all(torch.equal(batch["observation"]["x"], batch["value"]) for batch in batches)
     (whole,) = buffer.sequence_minibatches(3, generator)
     assert whole["sequence"]["reward"].shape == (4, 3)
     assert len(whole["reward"]) == 11
