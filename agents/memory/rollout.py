@@ -11,14 +11,16 @@ from torch import Generator, Tensor
 from palaestra.agents.losses.advantages import generalised_advantages
 from palaestra.agents.memory.fields import flatten_fields, nest_fields
 
-_OF_ADVANTAGES = frozenset({"valid", "reward", "next_value", "terminated", "truncated"})
+_OF_ADVANTAGES = frozenset({"valid", "reward", "terminated", "truncated"})
+_COMPUTED = ("value", "log_prob", "advantage", "target")
 
 
 class RolloutBuffer:
     """Fields `[steps, num_envs, ...]`, filled step by step; a checkpoint may be taken when it is partly full.
 
-    Required fields of a step: reward, value, next_value, terminated, truncated, valid. Everything else (observation,
-    action, log_prob, masks, recurrent states, the stored extras of a ratio) is kept and returned as given.
+    Required fields of a step: reward, terminated, truncated, valid. Everything else (observation, action, masks,
+    recurrent states, the stored extras of a ratio) is kept and returned as given. Values and log-probabilities of
+    the whole rollout are computed once, when it is full: the network has not changed since its first step.
 
     Args:
         steps: Steps per rollout.
@@ -29,6 +31,7 @@ class RolloutBuffer:
         self.steps, self.device = steps, device
         self.position = 0
         self.fields: dict[str, Tensor] = {}
+        self.finals: list[dict[str, Any]] = []
 
     @property
     def full(self) -> bool:
@@ -37,8 +40,8 @@ class RolloutBuffer:
 
     def clear(self) -> None:
         """Start a new rollout."""
-        self.position = 0
-        for name in ("advantage", "target"):
+        self.position, self.finals = 0, []
+        for name in _COMPUTED:
             self.fields.pop(name, None)
 
     def add(self, **step: Tensor | dict[str, Tensor]) -> None:
@@ -54,19 +57,31 @@ class RolloutBuffer:
         """Return all fields `[steps, num_envs, ...]`, nested as they were added."""
         return nest_fields(self.fields)
 
-    def set_next_value(self, step: int, value: Tensor) -> None:
-        """Fill V of the successor `[num_envs]` for a stored step, except where the episode ended there."""
-        f = self.fields
-        done = f["terminated"][step] | f["truncated"][step]
-        f["next_value"][step] = torch.where(done, f["next_value"][step], value)
+    def add_final(self, rows: Tensor, observation: Tensor | dict[str, Tensor], state: Tensor | None) -> None:
+        """Keep what the rows `[count]` that the last step truncated would have gone on from, `[count, ...]` each."""
+        self.finals.append({"step": self.position - 1, "rows": rows, "observation": observation, "state": state})
 
-    def compute_advantages(self, gamma: float, gae_lambda: float) -> None:
-        """Add the fields `advantage` and `target` (= advantage + value), both `[steps, num_envs]`."""
+    def compute_advantages(
+        self, value: Tensor, last_value: Tensor, final_values: list[Tensor], gamma: float, gae_lambda: float
+    ) -> None:
+        """Add the fields `value`, `advantage` and `target` (= advantage + value), all `[steps, num_envs]`.
+
+        Args:
+            value: V of the observations acted on `[steps, num_envs]`.
+            last_value: V of the observations after the last step `[num_envs]`.
+            final_values: V of each entry of `finals` `[count]`.
+            gamma: Discount in [0, 1].
+            gae_lambda: Trace decay in [0, 1].
+        """
         f = self.fields
+        next_value = torch.cat([value[1:], last_value.unsqueeze(0)])
+        for final, values in zip(self.finals, final_values, strict=True):
+            next_value[final["step"], final["rows"]] = values
+        f["value"] = value
         f["advantage"] = generalised_advantages(
-            f["reward"], f["value"], f["next_value"], f["terminated"], f["truncated"], gamma, gae_lambda
+            f["reward"], value, next_value, f["terminated"], f["truncated"], gamma, gae_lambda
         )
-        f["target"] = f["advantage"] + f["value"]
+        f["target"] = f["advantage"] + value
 
     def minibatches(self, batch_size: int, generator: Generator) -> Iterator[dict[str, Any]]:
         """Yield shuffled minibatches covering every valid step once; fields are `[batch, ...]`.
@@ -96,11 +111,11 @@ class RolloutBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Return the filled part."""
         filled = {name: field[: self.position] for name, field in self.fields.items() if self.position}
-        return {"position": self.position, "fields": filled}
+        return {"position": self.position, "fields": filled, "finals": self.finals}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the filled part."""
-        self.position, self.fields = state["position"], {}
+        self.position, self.fields, self.finals = state["position"], {}, list(state["finals"])
         if self.position == 0:
             return
         for name, value in state["fields"].items():

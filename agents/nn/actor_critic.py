@@ -77,39 +77,54 @@ class ActorCritic(nn.Module):
             state: Recurrent state `[batch, 2 * recurrent_size]` (hidden, cell), for recurrent networks.
             start: Bools `[batch]`: the state is zeroed where an episode starts.
         """
-        features = self.encoder(observation)
-        if self.core is not None and state is not None:
-            features, state = self._recur(features, state, start)
+        features, state = self._features(observation, state, start)
         return self._heads(features, mask), self.value(features).squeeze(-1), state
 
+    def act(
+        self, observation: Observation, mask: Tensor | None, state: Tensor | None, start: Tensor | None
+    ) -> tuple[Distribution, Tensor | None]:
+        """Return the action distribution and the next recurrent state; arguments as for `forward`."""
+        features, state = self._features(observation, state, start)
+        return self._heads(features, mask), state
+
+    def evaluate(self, observation: Observation, state: Tensor | None, start: Tensor | None) -> Tensor:
+        """Return the values `[batch]`; arguments as for `forward`."""
+        return self.value(self._features(observation, state, start)[0]).squeeze(-1)
+
     def unroll(
-        self, observation: Observation, mask: Tensor | None, state: Tensor, start: Tensor
+        self, observation: Observation, mask: Tensor | None, state: Tensor | None, start: Tensor | None
     ) -> tuple[Distribution, Tensor]:
         """Return distributions and values `[steps * batch]` of sequences `[steps, batch, ...]` from a first state.
 
         Args:
             observation: `[steps, batch, ...]`.
             mask: `[steps, batch, num_actions]` or None.
-            state: State before the first step `[batch, 2 * recurrent_size]`.
-            start: Bools `[steps, batch]`.
+            state: State before the first step `[batch, 2 * recurrent_size]`, for recurrent networks.
+            start: Bools `[steps, batch]`, for recurrent networks.
         """
-        steps, batch = start.shape
         flat = (
             {k: v.flatten(0, 1) for k, v in observation.items()}
             if isinstance(observation, dict)
             else observation.flatten(0, 1)
         )
-        features = self.encoder(flat).unflatten(0, (steps, batch))
-        outputs = []
-        for step in range(steps):
-            output, state = self._recur(features[step], state, start[step])
-            outputs.append(output)
-        hidden = torch.cat(outputs)
-        return self._heads(hidden, None if mask is None else mask.flatten(0, 1)), self.value(hidden).squeeze(-1)
+        features = self.encoder(flat)
+        if self.core is not None and state is not None and start is not None:
+            outputs = []
+            for step_features, step_start in zip(features.unflatten(0, start.shape), start, strict=True):
+                output, state = self._recur(step_features, state, step_start)
+                outputs.append(output)
+            features = torch.cat(outputs)
+        return self._heads(features, None if mask is None else mask.flatten(0, 1)), self.value(features).squeeze(-1)
 
     def initial_state(self, batch: int, device: torch.device) -> Tensor | None:
         """Return a zero recurrent state `[batch, 2 * recurrent_size]`, or None without a core."""
         return None if self.core is None else torch.zeros(batch, 2 * self.core.hidden_size, device=device)
+
+    def _features(
+        self, observation: Observation, state: Tensor | None, start: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        features = self.encoder(observation)
+        return (features, state) if self.core is None or state is None else self._recur(features, state, start)
 
     def _recur(self, features: Tensor, state: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
         if start is not None:

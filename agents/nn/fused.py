@@ -36,6 +36,8 @@ class FusedMLP(nn.Sequential):
     def forward(self, features: Tensor) -> Tensor:
         """Return outputs `[batch, out]` of features `[batch, in]`."""
         parameters = [tensor for layer in list(self)[::2] for tensor in (layer.weight, layer.bias)]
+        if not torch.is_grad_enabled():
+            return _propagate(features, self.relu, parameters)[1]
         return _MLP.apply(features, self.relu, *parameters)
 
 
@@ -66,16 +68,22 @@ def tanh_backward_(gradient: Tensor, output: Tensor) -> Tensor:
     return gradient
 
 
+def _propagate(features: Tensor, relu: bool, parameters: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
+    """Return the inputs of every layer, and the output."""
+    hidden = [features]
+    for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+        linear = torch.addmm(bias, hidden[-1], weight.t())
+        hidden.append(linear.relu_() if relu else tanh_(linear))
+    return hidden, torch.addmm(parameters[-1], hidden[-1], parameters[-2].t())
+
+
 class _MLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, relu: bool, *parameters: Tensor) -> Tensor:
-        hidden = [features]
-        for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
-            linear = torch.addmm(bias, hidden[-1], weight.t())
-            hidden.append(linear.relu_() if relu else tanh_(linear))
+        hidden, output = _propagate(features, relu, parameters)
         ctx.save_for_backward(*hidden, *parameters[::2])
         ctx.relu = relu
-        return torch.addmm(parameters[-1], hidden[-1], parameters[-2].t())
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -107,10 +107,12 @@ class RewardNormalizer(nn.Module):
         self.register_buffer("returns", torch.zeros(num_envs, dtype=torch.float64))
 
     def update(self, reward: Tensor, done: Tensor) -> None:
-        """Accumulate one step's rewards `[num_envs]`; rows whose episode ended start anew."""
-        self.returns.mul_(self.gamma).add_(reward.double())
-        self.moments.update(self.returns)
-        self.returns.masked_fill_(done, 0.0)
+        """Accumulate rewards `[steps, num_envs]`; rows whose episode ended at a step start anew after it."""
+        returns = torch.empty(reward.shape, dtype=torch.float64, device=reward.device)
+        for step, (rewards, ended) in enumerate(zip(reward, done, strict=True)):
+            torch.add(rewards, self.returns, alpha=self.gamma, out=returns[step])
+            self.returns.copy_(returns[step]).masked_fill_(ended, 0.0)
+        self.moments.update(returns.flatten())
 
     def forward(self, reward: Tensor) -> Tensor:
         """Return normalised rewards of the same shape."""

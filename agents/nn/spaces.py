@@ -28,6 +28,13 @@ def _array_to_tensor(array: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(array, device=device)
 
 
+def take_rows(observation: Any, rows: np.ndarray) -> Any:
+    """Return the given rows of a batch of NumPy observations."""
+    return (
+        {key: value[rows] for key, value in observation.items()} if isinstance(observation, dict) else observation[rows]
+    )
+
+
 class ActionMap:
     """Translates between the space agents act in and the env's own actions.
 

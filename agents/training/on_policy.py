@@ -18,7 +18,7 @@ from palaestra.agents.nn.actor_critic import ActorCritic
 from palaestra.agents.nn.distributions import Categorical
 from palaestra.agents.nn.networks import ACTIVATIONS, Observation
 from palaestra.agents.nn.normalization import RewardNormalizer
-from palaestra.agents.nn.spaces import to_tensor
+from palaestra.agents.nn.spaces import take_rows, to_tensor
 from palaestra.agents.training.collector import Step
 from palaestra.agents.training.config import AgentConfig
 
@@ -84,23 +84,21 @@ class OnPolicyAgent(Agent):
             self._store(decision, step)
         if self.rollout.full:
             with self.profiler.phase("update"):
-                self.rollout.set_next_value(self.rollout.steps - 1, self._value_now())
-                self.rollout.compute_advantages(self.config.gamma, self.config.gae_lambda)
+                self._complete(self.rollout)
                 self.improve(self.rollout)
                 self.rollout.clear()
 
     @torch.no_grad()
     def decide(self) -> dict[str, Any]:
-        """Return sampled actions with their log-probabilities and values, and the recurrent states around them."""
+        """Return sampled actions, what they were chosen from, and the recurrent states around them."""
         observation = to_tensor(self.collector.observation, self.device)
         if self.normalizer is not None:
             self.normalizer.update(observation)
             observation = self.normalizer(observation)
         start = torch.as_tensor(self.collector.episode_start, device=self.device)
         mask = self._mask(self.collector.action_masks)
-        policy, value, next_state = self.network(observation, mask, self.recurrent_state, start)
-        action = policy.sample(self.generator)
-        decision = {"observation": observation, "action": action, "log_prob": policy.log_prob(action), "value": value}
+        policy, next_state = self.network.act(observation, mask, self.recurrent_state, start)
+        decision: dict[str, Any] = {"observation": observation, "action": policy.sample(self.generator)}
         if mask is not None:
             decision["mask"] = mask
         if next_state is not None:
@@ -115,25 +113,34 @@ class OnPolicyAgent(Agent):
             torch.as_tensor(flags, device=self.device) for flags in (step.terminated, step.truncated, step.valid)
         )
         reward = torch.as_tensor(step.reward, dtype=torch.float32, device=self.device)
-        if self.reward_normalizer is not None:
-            self.reward_normalizer.update(reward, terminated | truncated)
-            reward = self.reward_normalizer(reward)
-        if self.rollout.position > 0:
-            self.rollout.set_next_value(self.rollout.position - 1, decision["value"])
-        next_value = torch.zeros_like(decision["value"])
+        self.rollout.add(**decision, reward=reward, terminated=terminated, truncated=truncated, valid=valid)
         if step.truncated.any():
-            final = self.normalised(to_tensor(step.next_observation, self.device))
-            next_value = self.network(final, state=next_state)[1]
-        self.rollout.add(
-            **decision, reward=reward, terminated=terminated, truncated=truncated, valid=valid, next_value=next_value
-        )
+            (rows,) = np.nonzero(step.truncated)
+            final = self.normalised(to_tensor(take_rows(step.next_observation, rows), self.device))
+            index = torch.as_tensor(rows, device=self.device)
+            self.rollout.add_final(index, final, None if next_state is None else next_state[index])
         self.recurrent_state = next_state
 
     @torch.no_grad()
-    def _value_now(self) -> Tensor:
-        observation = self.normalised(to_tensor(self.collector.observation, self.device))
+    def _complete(self, rollout: RolloutBuffer) -> None:
+        """Add the values, log-probabilities and advantages of a full rollout."""
+        steps = rollout.tree()
+        fields, shape = rollout.fields, rollout.fields["reward"].shape
+        state = steps["state"][0] if "state" in steps else None
         start = torch.as_tensor(self.collector.episode_start, device=self.device)
-        return self.network(observation, None, self.recurrent_state, start)[1]
+        policy, value = self.network.unroll(steps["observation"], steps.get("mask"), state, steps.get("start"))
+        fields["log_prob"] = policy.log_prob(steps["action"].flatten(0, 1)).view(shape)
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.update(fields["reward"], fields["terminated"] | fields["truncated"])
+            fields["reward"] = self.reward_normalizer(fields["reward"])
+        now = self.normalised(to_tensor(self.collector.observation, self.device))
+        rollout.compute_advantages(
+            value.view(shape),
+            self.network.evaluate(now, self.recurrent_state, start),
+            [self.network.evaluate(final["observation"], final["state"], None) for final in rollout.finals],
+            self.config.gamma,
+            self.config.gae_lambda,
+        )
 
     def _mask(self, masks: np.ndarray | None) -> Tensor | None:
         return None if masks is None else torch.as_tensor(masks, device=self.device)
@@ -151,7 +158,7 @@ class OnPolicyAgent(Agent):
         if before is not None and state is not None:
             before = torch.as_tensor(state, device=self.device)
         start = None if starts is None else torch.as_tensor(starts, device=self.device)
-        policy, _, after = self.network(observation, self._mask(masks), before, start)
+        policy, after = self.network.act(observation, self._mask(masks), before, start)
         action = policy.mode() if noise is None else policy.sample(noise)
         return action, None if after is None else after.cpu().numpy()
 
@@ -163,7 +170,8 @@ class OnPolicyAgent(Agent):
             TypeError: If the actions are not Discrete.
         """
         batch, _ = self._as_batch(observation)
-        policy, _, _ = self.network(self.normalised(to_tensor(batch, self.device)), self._mask(action_masks))
+        observations = self.normalised(to_tensor(batch, self.device))
+        policy, _ = self.network.act(observations, self._mask(action_masks), None, None)
         if not isinstance(policy, Categorical):
             raise TypeError(f"action_probabilities: action space {self.action_space}; expected Discrete")
         return policy.probs.double().cpu().numpy()

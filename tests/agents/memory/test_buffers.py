@@ -76,8 +76,6 @@ def full_rollout(steps: int = 4, envs: int = 3) -> RolloutBuffer:
         buffer.add(
             observation={"x": number},
             reward=number,
-            value=number,
-            next_value=number,
             terminated=never,
             truncated=never,
             valid=valid,
@@ -85,9 +83,33 @@ def full_rollout(steps: int = 4, envs: int = 3) -> RolloutBuffer:
     return buffer
 
 
-def test_minibatches_cover_every_valid_step_once() -> None:
+def with_advantages() -> RolloutBuffer:
     buffer = full_rollout()
-    buffer.compute_advantages(0.9, 0.9)
+    buffer.compute_advantages(buffer.fields["reward"], torch.zeros(3), [], 0.9, 0.9)
+    return buffer
+
+
+def test_a_truncated_row_goes_on_from_its_final_observation() -> None:
+    """With lambda 0 the advantage is r + gamma V' - V: V' of the next step, the final observation, or the last one."""
+    buffer = RolloutBuffer(3, CPU)
+    for step in range(3):
+        flags = {name: torch.zeros(2, dtype=torch.bool) for name in ("terminated", "truncated")}
+        flags["truncated"][1], flags["terminated"][0] = step == 1, step == 1
+        buffer.add(reward=torch.ones(2), valid=torch.ones(2, dtype=torch.bool), **flags)
+        if step == 1:
+            buffer.add_final(torch.tensor([1]), torch.tensor([[7.0]]), None)
+    copy = RolloutBuffer(3, CPU)
+    copy.load_state_dict(buffer.state_dict())
+    (final,) = copy.finals
+    value = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    copy.compute_advantages(value, torch.tensor([8.0, 9.0]), [10.0 * final["observation"][:, 0]], 0.5, 0.0)
+    expected = torch.tensor([[1 + 1.5 - 1, 1 + 2 - 2], [1 - 3, 1 + 35 - 4], [1 + 4 - 5, 1 + 4.5 - 6]])
+    torch.testing.assert_close(copy.fields["advantage"], expected)
+    torch.testing.assert_close(copy.fields["target"], expected + value)
+
+
+def test_minibatches_cover_every_valid_step_once() -> None:
+    buffer = with_advantages()
     generator = torch.Generator().manual_seed(0)
     batches = list(buffer.minibatches(4, generator))
     seen = torch.cat([batch["value"] for batch in batches]).tolist()
@@ -102,7 +124,7 @@ def test_minibatches_cover_every_valid_step_once() -> None:
 def test_a_partly_filled_rollout_is_saved() -> None:
     buffer = full_rollout()
     half = RolloutBuffer(4, CPU)
-    half.load_state_dict({"position": 2, "fields": {k: v[:2] for k, v in buffer.fields.items()}})
+    half.load_state_dict({"position": 2, "fields": {k: v[:2] for k, v in buffer.fields.items()}, "finals": []})
     assert not half.full
     state = half.state_dict()
     assert state["fields"]["reward"].tolist() == buffer.fields["reward"][:2].tolist()
@@ -110,8 +132,7 @@ def test_a_partly_filled_rollout_is_saved() -> None:
 
 def test_a_new_rollout_knows_nothing_of_the_last() -> None:
     """Advantages of the last rollout in a checkpoint would differ between a run and its resumed twin."""
-    buffer = full_rollout()
-    buffer.compute_advantages(0.9, 0.9)
+    buffer = with_advantages()
     buffer.clear()
     assert buffer.state_dict() == RolloutBuffer(4, CPU).state_dict()
     assert not {"advantage", "target"} & buffer.fields.keys()

@@ -41,11 +41,13 @@ def test_rewards_are_divided_by_the_deviation_of_the_return() -> None:
     normalizer = RewardNormalizer(2, gamma=0.5)
     returns = np.zeros(2)
     seen = []
-    for reward, done in [((1.0, 2.0), (False, True)), ((3.0, -1.0), (False, False))]:
-        returns = returns * 0.5 + reward
-        seen.append(returns.copy())
-        normalizer.update(torch.tensor(reward), torch.tensor(done))
-        returns[list(done)] = 0.0
+    for rollout in ([((1.0, 2.0), (False, True)), ((3.0, -1.0), (True, False))], [((0.5, 4.0), (False, False))]):
+        for reward, done in rollout:
+            returns = returns * 0.5 + reward
+            seen.append(returns.copy())
+            returns[list(done)] = 0.0
+        rewards, ends = zip(*rollout, strict=True)
+        normalizer.update(torch.tensor(rewards), torch.tensor(ends))
     expected = 1.0 / np.sqrt(np.concatenate(seen).var() + 1e-8)
     assert normalizer(torch.tensor([1.0])).item() == pytest.approx(expected, rel=1e-6)
 
