@@ -43,16 +43,18 @@ class MLPByHand:
     """
 
     def __init__(self, network: nn.Sequential) -> None:
-        self.layers = [layer for layer in network if isinstance(layer, nn.Linear)]
         self.relu = any(isinstance(layer, nn.ReLU) for layer in network)
+        linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+        # The optimiser has laid parameters and gradients into memory of its own, where they stay.
+        self.layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in linear]
+        self.gradients = [(gradient_of(layer.weight), gradient_of(layer.bias)) for layer in linear]
         self.workspace = Workspace()
         self.inputs: list[Array] = []
 
     def forward(self, features: Array) -> Array:
         """Return outputs `[batch, out]` of features `[batch, in]`; they are valid until the next call."""
         self.inputs = [features]
-        for index, layer in enumerate(self.layers):
-            weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+        for index, (weight, bias) in enumerate(self.layers):
             linear = self.workspace.array(f"output {index}", len(features), len(bias))
             np.matmul(self.inputs[-1], weight.T, out=linear)
             linear += bias
@@ -67,15 +69,13 @@ class MLPByHand:
         Follows the chain rule from the last layer: dW = g^T x, db = 1^T g, and g W times the activation's slope, which
         is 1 - h^2 for tanh and [h > 0] for ReLU, is the next layer's g.
         """
-        rows = len(gradient)
-        ones = np.ones(rows, np.float32)
+        ones = np.ones(len(gradient), np.float32)
         for index in range(len(self.layers) - 1, -1, -1):
-            layer, before = self.layers[index], self.inputs[index]
-            np.matmul(gradient.T, before, out=gradient_of(layer.weight))
-            np.matmul(ones, gradient, out=gradient_of(layer.bias))
+            before, (weight, _) = self.inputs[index], self.layers[index]
+            np.matmul(gradient.T, before, out=self.gradients[index][0])
+            np.matmul(ones, gradient, out=self.gradients[index][1])
             if index == 0:
                 return
-            weight = layer.weight.detach().numpy()
             following = self.workspace.array(f"gradient {index}", *before.shape)
             slope = self.workspace.array("slope", *before.shape)
             # A product with one row or column is an outer product, which matmul does slowly.

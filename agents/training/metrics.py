@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,9 +37,11 @@ class MetricAccumulator:
             self.sums = torch.zeros_like(values)
             self.first_bad = torch.full_like(values, -1.0, dtype=torch.float64)
         self.sums += values
+        self.count += 1
+        if values.device.type == "cpu" and math.isfinite(values.sum().item()):
+            return
         fresh = ~torch.isfinite(values) & (self.first_bad < 0)
         self.first_bad.masked_fill_(fresh, float(update))
-        self.count += 1
 
     def raise_if_bad(self, owner: str, num_timesteps: int) -> None:
         """Raise NonFiniteError naming the first metric that was not finite and its update."""
