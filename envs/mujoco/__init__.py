@@ -1,0 +1,1 @@
+"""MuJoCo models as batched simulators, and Gymnasium's MuJoCo worlds on them."""
