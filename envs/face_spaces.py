@@ -8,13 +8,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from palaestra.envs.arrays import rows_replaced
 from palaestra.protocols import Array
 
 TOLERANCE = 1e-6
 """How far a Box action may lie outside its bounds (float32 rounding) before it is an error; within, it is clipped."""
-
-_SMALL = 8
-"""Elements up to which a Python loop checks bounds in less time than NumPy does."""
 
 Reader = Callable[[Any], Any]
 
@@ -28,7 +26,9 @@ def holds_text(space: gym.Space[Any]) -> bool:
     return isinstance(space, gym.spaces.Text)
 
 
-def action_reader(space: gym.Space[Any], num_envs: int | None, owner: str, name: str = "action") -> Reader:
+def action_reader(
+    space: gym.Space[Any], num_envs: int | None, owner: str, name: str = "action", *, batched: bool = True
+) -> Reader:
     """Return the function that checks a user's action and returns it as the simulator's arrays `[batch, ...]`.
 
     Args:
@@ -36,6 +36,7 @@ def action_reader(space: gym.Space[Any], num_envs: int | None, owner: str, name:
         num_envs: Number of rows of a vector action, or None for a single action, which becomes a batch of one.
         owner: Name of the world, for errors.
         name: Name of the argument, for errors.
+        batched: Whether a single action becomes a batch of one; else it keeps its shape, a scalar where that is ().
 
     Returns:
         A function that returns float64 (Box of floats) or int64 arrays, or a dict or tuple of them, and raises
@@ -45,7 +46,10 @@ def action_reader(space: gym.Space[Any], num_envs: int | None, owner: str, name:
         TypeError: If the space is of another kind.
     """
     if isinstance(space, gym.spaces.Dict):
-        parts = {key: action_reader(part, num_envs, owner, f"{name}[{key!r}]") for key, part in space.items()}
+        parts = {
+            key: action_reader(part, num_envs, owner, f"{name}[{key!r}]", batched=batched)
+            for key, part in space.items()
+        }
 
         def read_dict(action: Any) -> dict[str, Any]:
             if not isinstance(action, dict) or set(action) != set(parts):
@@ -54,7 +58,10 @@ def action_reader(space: gym.Space[Any], num_envs: int | None, owner: str, name:
 
         return read_dict
     if isinstance(space, gym.spaces.Tuple):
-        readers = [action_reader(part, num_envs, owner, f"{name}[{index}]") for index, part in enumerate(space)]
+        readers = [
+            action_reader(part, num_envs, owner, f"{name}[{index}]", batched=batched)
+            for index, part in enumerate(space)
+        ]
 
         def read_tuple(action: Any) -> tuple[Any, ...]:
             if not isinstance(action, tuple | list) or len(action) != len(readers):
@@ -63,34 +70,49 @@ def action_reader(space: gym.Space[Any], num_envs: int | None, owner: str, name:
 
         return read_tuple
     if isinstance(space, gym.spaces.Box):
-        return _Range(space.low, space.high, space.dtype, num_envs, owner, name)
+        return _Range(space.low, space.high, space.dtype, num_envs, owner, name, batched)
     if isinstance(space, gym.spaces.Discrete):
         low, high = np.asarray(space.start), np.asarray(space.start + space.n - 1)
-        return _Range(low, high, np.dtype(np.int64), num_envs, owner, name)
+        check = _Range(low, high, np.dtype(np.int64), num_envs, owner, name, batched)
+        return check if num_envs is not None else _quick_discrete(int(low), int(high), check, batched)
     if isinstance(space, gym.spaces.MultiDiscrete):
-        return _Range(space.start, space.start + space.nvec - 1, np.dtype(np.int64), num_envs, owner, name)
+        return _Range(space.start, space.start + space.nvec - 1, np.dtype(np.int64), num_envs, owner, name, batched)
     if isinstance(space, gym.spaces.MultiBinary):
         zeros = np.zeros(space.shape, np.int64)
-        return _Range(zeros, zeros + 1, np.dtype(np.int64), num_envs, owner, name)
+        return _Range(zeros, zeros + 1, np.dtype(np.int64), num_envs, owner, name, batched)
     raise TypeError(f"{owner}: action_space={space}; expected Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple")
+
+
+def _quick_discrete(low: int, high: int, check: Reader, batched: bool) -> Reader:
+    def read(action: Any) -> Any:
+        # Nearly every action is a good one of these two types; all else, and all errors, are left to the full check.
+        if (type(action) is int or type(action) is np.int64) and low <= action <= high:
+            return np.array((action,)) if batched else np.int64(action)
+        return check(action)
+
+    return read
 
 
 class _Range:
     """Checks one array of actions against elementwise bounds."""
 
-    def __init__(self, low: Array, high: Array, dtype: Any, num_envs: int | None, owner: str, name: str) -> None:
+    def __init__(
+        self, low: Array, high: Array, dtype: Any, num_envs: int | None, owner: str, name: str, batched: bool
+    ) -> None:
         self._integer = np.dtype(dtype).kind in "iu"
         self._dtype = np.int64 if self._integer else np.float64
         self._kinds = "iu" if self._integer else "fiu"
         self._low, self._high = low.astype(self._dtype), high.astype(self._dtype)
-        self._single = num_envs is None
+        self._single, self._batched = num_envs is None, batched
         self._shape = low.shape if num_envs is None else (num_envs, *low.shape)
-        self._bounds: list[tuple[float, float]] | None = None
-        if self._single and low.size <= _SMALL:
-            self._bounds = list(zip(self._low.ravel().tolist(), self._high.ravel().tolist(), strict=True))
+        # Where all elements have the same bounds, two reductions check them.
+        same = low.size > 0 and bool(
+            (self._low == self._low.flat[0]).all() and (self._high == self._high.flat[0]).all()
+        )
+        self._bounds = (self._low.flat[0].item(), self._high.flat[0].item()) if same else None
         self._owner, self._name = owner, name
 
-    def __call__(self, action: Any) -> np.ndarray:
+    def __call__(self, action: Any) -> Any:
         array = np.asarray(action)
         if array.dtype.kind not in self._kinds:
             wanted = "integers" if self._integer else "real numbers"
@@ -103,15 +125,18 @@ class _Range:
         values = array.astype(self._dtype)
         if not self._inside(values):
             values = self._clipped(values, action)
-        return values[None] if self._single else values
+        if not self._single:
+            return values
+        return values[None] if self._batched else values[()]
 
     def _inside(self, values: np.ndarray) -> bool:
-        if self._bounds is not None:
-            # A NaN fails every comparison, so it never counts as inside.
-            return all(
-                low <= value <= high for value, (low, high) in zip(values.ravel().tolist(), self._bounds, strict=True)
-            )
-        return bool(((values >= self._low) & (values <= self._high)).all())
+        # A NaN is the result of a reduction that meets one, and fails every comparison, so it never counts as inside.
+        if self._bounds is None:
+            return bool(((values >= self._low) & (values <= self._high)).all())
+        low, high = self._bounds
+        if values.size == 1:
+            return bool(low <= values.item() <= high)
+        return bool(low <= np.minimum.reduce(values, axis=None) and np.maximum.reduce(values, axis=None) <= high)
 
     def _clipped(self, values: np.ndarray, action: Any) -> np.ndarray:
         tolerance = 0.0 if self._integer else TOLERANCE
@@ -150,6 +175,26 @@ def row_reader(space: gym.Space[Any]) -> Callable[[Any], Any]:
     if isinstance(space, gym.spaces.Discrete):
         return lambda batch: int(batch[0])
     return lambda batch: batch[0]
+
+
+def rows_replacer(space: gym.Space[Any]) -> Callable[[Any, np.ndarray, Any], Any]:
+    """Return the function `(observation, rows, part)` that gives a copy with the numbered rows taken from `part`."""
+    if isinstance(space, gym.spaces.Dict):
+        parts = {key: rows_replacer(part) for key, part in space.items()}
+        return lambda whole, rows, part: {key: put(whole[key], rows, part[key]) for key, put in parts.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        putters = [rows_replacer(part) for part in space]
+        return lambda whole, rows, part: tuple(
+            put(old, rows, new) for put, old, new in zip(putters, whole, part, strict=True)
+        )
+    return _texts_replaced if isinstance(space, gym.spaces.Text) else rows_replaced
+
+
+def _texts_replaced(whole: tuple[str, ...], rows: np.ndarray, part: tuple[str, ...]) -> tuple[str, ...]:
+    texts = list(whole)
+    for row, text in zip(rows, part, strict=True):
+        texts[row] = text
+    return tuple(texts)
 
 
 def join_rows(space: gym.Space[Any], rows: list[Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,158 +9,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from palaestra.envs import face_spaces
-from palaestra.envs.key_stream import KeyStream
-from palaestra.envs.noise import MAX_SEED, CounterKey, check_branch, child_branch
-from palaestra.envs.registration import build_simulator
-from palaestra.envs.simulator import Simulator, where_rows
-from palaestra.envs.task_options import read_task_options
-from palaestra.protocols import Key, Transition
-
-
-class _Run:
-    """A simulator in progress: state, noise clock, and what both faces show of them."""
-
-    def __init__(
-        self, simulator: Simulator[Any] | str, num_envs: int | None, render_mode: str | None, world: Mapping[str, Any]
-    ) -> None:
-        if isinstance(simulator, str):
-            simulator = build_simulator(simulator, **world)  # type: ignore[assignment]
-        elif world:
-            raise TypeError(f"{type(simulator).__name__}: is made already; arguments {sorted(world)} come too late")
-        assert isinstance(simulator, Simulator)
-        self.simulator: Simulator[Any] = simulator
-        self.name = type(simulator).__name__
-        if render_mode is not None and render_mode not in simulator.render_modes:
-            raise ValueError(
-                f"{self.name}: render_mode={render_mode!r}; expected None or one of {simulator.render_modes}"
-            )
-        self.render_mode = render_mode
-        self.num_envs = num_envs
-        self.batch = 1 if num_envs is None else num_envs
-        self.noise = KeyStream(self.batch)
-        self.state: Any = None
-        self.ended = False
-        action_space, observation_space = simulator.action_space, simulator.observation_space
-        self._text_actions = face_spaces.holds_text(action_space)
-        self._text_observations = face_spaces.holds_text(observation_space)
-        self._reader = None if self._text_actions else face_spaces.action_reader(action_space, num_envs, self.name)
-        self._writer = None if self._text_observations else face_spaces.observation_writer(observation_space)
-        self._row = face_spaces.row_reader(observation_space)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            "arguments": (self.simulator, self.num_envs, self.render_mode),
-            "noise": self.noise,
-            "state": self.state,
-            "ended": self.ended,
-        }
-
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        simulator, num_envs, render_mode = saved["arguments"]
-        self.__init__(simulator, num_envs, render_mode, {})  # type: ignore[misc]
-        self.noise, self.state, self.ended = saved["noise"], saved["state"], saved["ended"]
-
-    def require_episode(self, call: str) -> None:
-        if self.state is None:
-            raise gym.error.ResetNeeded(f"{self.name}: {call} before reset; call reset() first")
-        if self.ended and call == "step":
-            raise gym.error.ResetNeeded(f"{self.name}: step after the end of the episode; call reset() first")
-
-    def begin(self, seeds: np.ndarray | None, options: Mapping[str, Any] | None) -> None:
-        """Start new episodes: of new seeds or the next of each row's present seed, of drawn or of chosen tasks."""
-        choice = read_task_options(self.name, self.simulator.tasks, options, self.batch)
-        if choice is not None and choice.seeds is not None:
-            seeds = choice.seeds
-        key = self.noise.start(1) if seeds is None else CounterKey(seeds)
-        state = self.simulator.initial(key) if choice is None else self.simulator.initial_of_task(choice.tasks, key)
-        if seeds is None:
-            self.noise.restart()
-        else:
-            self.noise.place(seeds)
-        self.state, self.ended = state, False
-
-    def read(self, action: Any) -> Any:
-        """Return the simulator's action arrays of a user's action, checked."""
-        if self._reader is not None:
-            return self._reader(action)
-        if self.num_envs is None:
-            return self.simulator.encode_action(self.state, [action])
-        rows = face_spaces.split_rows(self.simulator.action_space, self.num_envs, action, self.name)
-        return self.simulator.encode_action(self.state, rows)
-
-    def observation(self, state: Any) -> Any:
-        """Return the user's observation of a state."""
-        arrays = self.simulator.observe(state)
-        if self._writer is None:
-            rows = list(self.simulator.decode_observation(arrays, state))
-            return rows[0] if self.num_envs is None else face_spaces.join_rows(self.simulator.observation_space, rows)
-        written = self._writer(arrays)
-        return self._row(written) if self.num_envs is None else written
-
-    def information(self, state: Any, transition: Transition[Any] | None = None) -> dict[str, Any]:
-        """Return the info of a state, and of the transition that led to it."""
-        info: dict[str, Any] = dict(transition.info) if transition is not None else {}
-        info.update(self.simulator.information(state))
-        mask = self.simulator.action_masks(state)
-        if mask is not None:
-            info["action_mask"] = mask
-        if self.num_envs is not None:
-            return info
-        return {
-            name: value.item() if isinstance(value, np.ndarray) and value.ndim == 1 else value[0]
-            for name, value in info.items()
-        }
-
-    def masks(self) -> np.ndarray:
-        """Return admissible actions `[batch, num_actions]`, all true where the world has no mask."""
-        self.require_episode("action_masks")
-        mask = self.simulator.action_masks(self.state)
-        if mask is not None:
-            return np.array(mask, dtype=bool)
-        space = self.simulator.action_space
-        if isinstance(space, gym.spaces.Discrete):
-            return np.ones((self.batch, int(space.n)), bool)
-        if isinstance(space, gym.spaces.MultiDiscrete):
-            return np.ones((self.batch, int(space.nvec.sum())), bool)
-        raise TypeError(f"{self.name}: action_masks of action_space={space}; expected Discrete or MultiDiscrete")
-
-    def frames(self) -> tuple[Any, ...]:
-        self.require_episode("render")
-        if self.render_mode is None:
-            raise ValueError(
-                f"{self.name}: render with render_mode=None; make the environment with render_mode= one of "
-                f"{self.simulator.render_modes}"
-            )
-        return tuple(self.simulator.render(self.state, row, self.render_mode) for row in range(self.batch))
-
-    def snapshot(self) -> dict[str, Any]:
-        self.require_episode("snapshot")
-        noise = self.noise
-        arrays = {"seed": noise.seed, "episode": noise.episode, "step": noise.step, "branch": noise.branch}
-        return {
-            "world": self.name,
-            "ended": self.ended,
-            **{name: array.copy() for name, array in arrays.items()},
-            "state": {f.name: np.array(getattr(self.state, f.name)) for f in dataclasses.fields(self.state)},
-        }
-
-    def restore(self, snapshot: Mapping[str, Any], branch: Any) -> None:
-        choice = check_branch(branch)
-        if snapshot.get("world") != self.name:
-            raise ValueError(f"restore: snapshot of world {snapshot.get('world')!r}; expected one of {self.name!r}")
-        template = self.simulator.initial(CounterKey([0] * self.batch))
-        saved = snapshot["state"]
-        fields = {f.name: getattr(template, f.name) for f in dataclasses.fields(template)}
-        found = {name: (np.shape(array), np.asarray(array).dtype) for name, array in saved.items()}
-        expected = {name: (array.shape, array.dtype) for name, array in fields.items()}
-        if found != expected:
-            raise ValueError(f"restore: state of shapes and dtypes {found}; expected {expected}")
-        words = {name: np.asarray(snapshot[name], np.int64) for name in ("seed", "episode", "step", "branch")}
-        words["branch"] = child_branch(words["branch"], choice)
-        self.state = dataclasses.replace(template, **{name: np.array(array) for name, array in saved.items()})
-        self.noise.place(**words)
-        self.ended = bool(snapshot["ended"])
+from palaestra.envs.arrays import keep_freed_memory
+from palaestra.envs.noise import MAX_SEED
+from palaestra.envs.simulation import Simulation
+from palaestra.envs.simulator import Simulator
+from palaestra.protocols import Key
 
 
 class SimulatorEnv(gym.Env[Any, Any]):
@@ -183,7 +35,7 @@ class SimulatorEnv(gym.Env[Any, Any]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, simulator: Simulator[Any] | str, render_mode: str | None = None, **world: Any) -> None:
-        self._run = _Run(simulator, None, render_mode, world)
+        self._run = Simulation(simulator, None, render_mode, world)
         self.simulator = self._run.simulator
         self.render_mode = render_mode
         self.observation_space = self.simulator.observation_space
@@ -219,14 +71,20 @@ class SimulatorEnv(gym.Env[Any, Any]):
             gymnasium.error.ResetNeeded: Before the first reset and after the end of an episode.
         """
         run = self._run
-        run.require_episode("step")
-        transition = run.simulator.step(run.state, run.read(action), run.noise.transition())
-        observation = run.observation(transition.state)
-        info = run.information(transition.state, transition)
-        reward, terminated = float(transition.reward[0]), bool(transition.terminated[0])
-        run.noise.advance()
-        truncated = not terminated and int(run.noise.step[0]) >= run.simulator.horizon
-        run.state, run.ended = transition.state, terminated or truncated
+        if run.state is None or run.ended:
+            run.require_episode("step")
+        simulator, noise = run.simulator, run.noise
+        transition = simulator.step(run.state, run.read(action), noise.transition())
+        state = transition.state
+        observation = run.observation(state)
+        info = run.information(state, transition)
+        if run.scalars:
+            reward, terminated = float(transition.reward), bool(transition.terminated)
+        else:
+            reward, terminated = float(transition.reward[0]), bool(transition.terminated[0])
+        noise.advance()
+        truncated = not terminated and noise.reached(simulator.horizon) is not None
+        run.state, run.ended = state, terminated or truncated
         return observation, reward, terminated, truncated, info
 
     def render(self) -> Any:
@@ -240,7 +98,7 @@ class SimulatorEnv(gym.Env[Any, Any]):
     @property
     def state(self) -> Any:
         """State, a batch of one row, which a world's own actors read."""
-        return self._run.state
+        return self._run.batch_state()
 
     def key(self) -> Key:
         """Return the noise of the coming step, from which a world's own actors draw under names of their own."""
@@ -294,7 +152,8 @@ class SimulatorVectorEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"SimulatorVectorEnv: num_envs={num_envs}; expected at least 1")
-        self._run = _Run(simulator, num_envs, render_mode, world)
+        keep_freed_memory()
+        self._run = Simulation(simulator, num_envs, render_mode, world)
         self.simulator = self._run.simulator
         self.num_envs = num_envs
         self.render_mode = render_mode
@@ -340,29 +199,30 @@ class SimulatorVectorEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
         """
         run = self._run
         run.require_episode("step")
-        transition = run.simulator.step(run.state, run.read(actions), run.noise.transition())
+        noise = run.noise
+        transition = run.simulator.step(run.state, run.read(actions), noise.transition())
         state = transition.state
         observation = run.observation(state)
         info = run.information(state, transition)
         reward = np.array(transition.reward, dtype=np.float64)
         terminated = np.array(transition.terminated, dtype=bool)
-        truncated = (run.noise.step >= run.simulator.horizon - 1) & ~terminated
-        done = terminated | truncated
-        any_done = bool(done.any())
-        if any_done:
-            state = where_rows(done, run.simulator.initial(run.noise.start(1)), state)
+        late = noise.reached(run.simulator.horizon - 1)
+        done = terminated if late is None else terminated | late
+        truncated = np.zeros(run.batch, bool) if late is None else late & ~terminated
+        rows = done.nonzero()[0]
+        if len(rows):
             final = {
                 "final_obs": observation,
                 "_final_obs": done.copy(),
                 "final_info": info,
                 "_final_info": done.copy(),
             }
-            observation = run.observation(state)
-            info = {**run.information(state, transition), **final}
+            state, observation, info = run.restarted(rows, state, observation, info, transition)
+            info.update(final)
         # Nothing of the run changes before this line, so a step that raises leaves it as it was.
-        run.noise.advance()
-        if any_done:
-            run.noise.restart(done)
+        noise.advance()
+        if len(rows):
+            noise.restart(rows)
         run.state = state
         return observation, reward, terminated, truncated, info
 

@@ -32,6 +32,8 @@ from palaestra.protocols import Array, Key
 MAX_SEED = 2**63 - 1
 MAX_BRANCH = 2**16 - 1
 _MASK = 0xFFFFFFFF
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _TWO_PI = 2.0 * math.pi
 _CHUNK = 4096
 """Lanes drawn at a time on NumPy: the temporaries of one chunk stay inside the processor's cache."""
@@ -85,26 +87,42 @@ def philox4x32(counter: Words, key: tuple[Array, Array], rounds: int = 10) -> Wo
     Returns:
         Four int64 arrays with values from 0 to 2**32 - 1.
     """
-    unsigned = isinstance(counter[0], np.ndarray)
-    if unsigned:
-        # On NumPy unsigned words save the masking of every high half.
-        counter = _viewed(counter, np.uint64)
-        key = (key[0].view(np.uint64), key[1].view(np.uint64))
-
-    def high(product: Array) -> Array:
-        return product >> 32 if unsigned else (product >> 32) & _MASK
-
+    if isinstance(counter[0], np.ndarray):
+        c0, c1, c2, c3, k0, k1 = (word.astype(np.uint64) for word in (*counter, *key))
+        return _philox_in_place((c0, c1, c2, c3), (k0, k1), rounds)
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(rounds):
-        first, second = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = high(second) ^ c1 ^ k0, second & _MASK, high(first) ^ c3 ^ k1, first & _MASK
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
-    return _viewed((c0, c1, c2, c3), np.int64) if unsigned else (c0, c1, c2, c3)
+        first, second = c0 * _M0, c2 * _M1
+        c0, c1, c2, c3 = (
+            (second >> 32) & _MASK ^ c1 ^ k0,
+            second & _MASK,
+            (first >> 32) & _MASK ^ c3 ^ k1,
+            first & _MASK,
+        )
+        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
+    return c0, c1, c2, c3
 
 
-def _viewed(words: Words, dtype: Any) -> Words:
-    return words[0].view(dtype), words[1].view(dtype), words[2].view(dtype), words[3].view(dtype)
+def _philox_in_place(counter: Words, key: tuple[Array, Array], rounds: int = 10) -> Words:
+    """The same on NumPy arrays of uint64, which it uses up: without temporaries, for most of noise's cost is here."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    # Kept in the upper halves, the keys wrap around at 32 bits by themselves.
+    k0 <<= 32
+    k1 <<= 32
+    first, second = np.empty_like(c0), np.empty_like(c0)
+    for _ in range(rounds):
+        np.multiply(c0, _M0, first)
+        np.multiply(c2, _M1, second)
+        for product, word, low, round_key in ((second, c0, c1, k0), (first, c2, c3, k1)):
+            np.bitwise_xor(product, round_key, word)
+            np.right_shift(word, 32, word)
+            np.bitwise_xor(word, low, word)
+            np.bitwise_and(product, _MASK, low)
+        np.add(k0, _W0 << 32, k0)
+        np.add(k1, _W1 << 32, k1)
+    return c0.view(np.int64), c1.view(np.int64), c2.view(np.int64), c3.view(np.int64)
 
 
 def _double(high: Array, low: Array, xp: ModuleType) -> Array:
@@ -144,7 +162,7 @@ def _transform(kind: str, bound: int) -> Pair:
     return _integer_pair(bound)
 
 
-class _Draws(ABC):
+class Draws(ABC):
     """The three methods of `Key`, over one method `_draw(kind, name, size, bound)`."""
 
     __slots__ = ()
@@ -166,7 +184,7 @@ class _Draws(ABC):
         return self._draw("integers", name, size, high)
 
 
-class CounterKey(_Draws):
+class CounterKey(Draws):
     """The noise of one moment (seed, episode, step, branch) of every row; implements `palaestra.protocols.Key`.
 
     Args:
@@ -212,41 +230,36 @@ class CounterKey(_Draws):
         )
 
     def _draw(self, kind: str, name: str, size: tuple[int, ...], bound: int) -> Array:
-        xp, rows, count = self.xp, self.batch, math.prod(size)
+        rows, count = self.batch, math.prod(size)
         pair, blocks, code = _transform(kind, bound), (count + 1) // 2, stream_code(name) << 16
-        moments = xp.zeros_like(self.seed)
-        words = [moments + (word & _MASK) for word in (self.step, self.episode, self.branch | code)]
-        words += [self.seed & _MASK, (self.seed >> 32) & _MASK]
-        block = moments
-        if blocks != 1:
-            block = xp.reshape(xp.broadcast_to(_arange(blocks, xp, self.seed), (rows, blocks)), (-1,))
-            words = [_repeat(word, blocks, xp) for word in words]
-        step, episode, stream, low, high = words
-        first, second = _in_chunks((block, step, episode, stream), (low, high), pair, xp, count > 1)
-        if second is None:
-            return xp.reshape(first, (rows, *size))
-        values = xp.reshape(xp.stack((first, second), -1), (rows, 2 * blocks))
-        return xp.reshape(values[:, :count], (rows, *size))
+        chunk = max(rows if self.xp is not np or rows * blocks <= 2 * _CHUNK else _CHUNK // blocks, 1)
+        parts = [
+            self._draw_rows(slice(start, start + chunk), blocks, code, pair, count > 1)
+            for start in range(0, max(rows, 1), chunk)
+        ]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self.xp.reshape(values[:, :count], (rows, *size))
 
+    def _draw_rows(self, rows: slice, blocks: int, code: int, pair: Pair, both: bool) -> Array:
+        """Return the values of some rows, one for each block or, where `both` are wanted, two, `[rows, values]`."""
+        xp, shape = self.xp, (self.seed[rows].shape[0], blocks)
 
-def _in_chunks(
-    counter: Words, key: tuple[Array, Array], pair: Pair, xp: ModuleType, both: bool
-) -> tuple[Array, Array | None]:
-    lanes = counter[0].shape[0]
-    if xp is not np or lanes <= 2 * _CHUNK:
-        return pair(philox4x32(counter, key), xp, both)
-    firsts, seconds = np.empty(0), np.empty(0)
-    for start in range(0, lanes, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        c0, c1, c2, c3 = counter
-        words = philox4x32((c0[part], c1[part], c2[part], c3[part]), (key[0][part], key[1][part]))
+        def lanes(word: Array) -> Array:
+            word = word & _MASK
+            return _spread(word[rows][:, None] if word.ndim else word, shape, xp)
+
+        block = _spread(_arange(blocks, xp, self.seed), shape, xp)
+        counter = (block, lanes(self.step), lanes(self.episode), lanes(self.branch | code))
+        key = (lanes(self.seed), lanes(self.seed >> 32))
+        words = _philox_in_place(counter, key) if xp is np else philox4x32(counter, key)
         first, second = pair(words, xp, both)
-        if start == 0:
-            firsts, seconds = np.empty(lanes, first.dtype), np.empty(lanes, first.dtype)
-        firsts[part] = first
-        if both:
-            seconds[part] = second
-    return firsts, seconds if both else None
+        if second is None:
+            return first
+        if xp is not np:
+            return xp.reshape(xp.stack((first, second), -1), (shape[0], 2 * blocks))
+        values = np.empty((shape[0], blocks, 2), first.dtype)
+        values[..., 0], values[..., 1] = first, second
+        return values.reshape(shape[0], 2 * blocks)
 
 
 def _namespace(seed: Any, xp: Any) -> Any:
@@ -268,12 +281,17 @@ def _int64(value: Any, xp: Any, like: Array | None) -> Array:
     return xp.asarray(value, dtype=xp.int64, **({} if device is None else {"device": device}))
 
 
+def _spread(word: Array, shape: tuple[int, int], xp: Any) -> Array:
+    """Return a word for every lane, `[rows, blocks]`; on NumPy in fresh unsigned memory."""
+    if xp is not np:
+        return xp.broadcast_to(word, shape)
+    lanes = np.empty(shape, np.uint64)
+    lanes[...] = word
+    return lanes
+
+
 def _arange(count: int, xp: Any, like: Array) -> Array:
     return np.arange(count, dtype=np.int64) if xp is np else xp.arange(count, dtype=xp.int64, device=like.device)
-
-
-def _repeat(word: Array, times: int, xp: Any) -> Array:
-    return xp.reshape(xp.broadcast_to(word[:, None], (word.shape[0], times)), (-1,))
 
 
 class NoiseBlock:
@@ -291,46 +309,54 @@ class NoiseBlock:
         self._values: dict[tuple[str, str, tuple[int, ...], int], Array] = {}
         self._rows = _arange(self.batch, self._key.xp, self._key.seed)
 
-    def at(self, slot: int | Array) -> BlockKey:
-        """Return the key of one slot, the same for all rows or `[batch]` slots, one for each row."""
-        return BlockKey(self, slot)
+    def at(self, slot: int | Array, rows: Array | None = None) -> BlockKey:
+        """Return the key of one slot, the same for all rows or one for each.
 
-    def draw(self, slot: int | Array, kind: str, name: str, size: tuple[int, ...], bound: int) -> Array:
+        Args:
+            slot: The slot, or slots, one for each row of the key.
+            rows: Numbers of the rows that are the rows of the key; None for all.
+        """
+        return BlockKey(self, slot, rows)
+
+    def draw(
+        self, slot: int | Array, rows: Array | None, kind: str, name: str, size: tuple[int, ...], bound: int
+    ) -> Array:
         """Return the draw at a slot, `[batch, *size]`."""
         address = (kind, name, size, bound)
         values = self._values.get(address)
         if values is None:
             if self.slots * self.batch * math.prod(size) > _MAX_BLOCK:
                 key = self._key
-                rows = self._flat(slot)
-                moment = CounterKey(key.seed[rows], key.episode[rows], key.step[rows], key.branch[rows], key.xp)
+                flat = self._flat(slot, rows)
+                moment = CounterKey(key.seed[flat], key.episode[flat], key.step[flat], key.branch[flat], key.xp)
                 return moment._draw(kind, name, size, bound)
             values = self._key._draw(kind, name, size, bound)
             self._values[address] = values
-        if isinstance(slot, int):
+        if rows is None and isinstance(slot, int):
             return values[slot * self.batch : (slot + 1) * self.batch]
-        return values[self._flat(slot)]
+        return values[self._flat(slot, rows)]
 
-    def _flat(self, slot: int | Array) -> Array:
-        return slot * self.batch + self._rows
+    def _flat(self, slot: int | Array, rows: Array | None) -> Array:
+        return slot * self.batch + (self._rows if rows is None else rows)
 
 
-class BlockKey(_Draws):
+class BlockKey(Draws):
     """The key of one slot of a `NoiseBlock`; its values equal those of the `CounterKey` of that moment."""
 
-    __slots__ = ("_block", "_slot")
+    __slots__ = ("_block", "_rows", "_slot")
 
-    def __init__(self, block: NoiseBlock, slot: int | Array) -> None:
+    def __init__(self, block: NoiseBlock, slot: int | Array, rows: Array | None = None) -> None:
         self._block = block
         self._slot = slot
+        self._rows = rows
 
     @property
     def batch(self) -> int:
         """Number of rows."""
-        return int(self._block.batch)
+        return int(self._block.batch if self._rows is None else self._rows.shape[0])
 
     def _draw(self, kind: str, name: str, size: tuple[int, ...], bound: int) -> Array:
-        return self._block.draw(self._slot, kind, name, size, bound)
+        return self._block.draw(self._slot, self._rows, kind, name, size, bound)
 
 
 class NoiseTape:
@@ -368,7 +394,7 @@ def draw_tape(
     return NoiseTape(seeds, steps, episode, branch, xp)
 
 
-class Tape(_Draws):
+class Tape(Draws):
     """A key whose values are given: recorded demand, a hand-made sequence, noise shared between methods.
 
     Args:

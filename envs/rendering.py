@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 Color = tuple[int, int, int]
@@ -56,6 +58,26 @@ class Canvas:
         """Draw the circle around a point."""
         distance = np.hypot(self._x - x, self._y - y)
         self.pixels[np.abs(distance - radius) <= thickness / 2] = color
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, color: Color, thickness: float = 2.0) -> None:
+        """Draw the straight line between two points, with round ends."""
+        along_x, along_y = x1 - x0, y1 - y0
+        length = along_x**2 + along_y**2
+        share = ((self._x - x0) * along_x + (self._y - y0) * along_y) / (length if length > 0.0 else 1.0)
+        share = np.clip(share, 0.0, 1.0)
+        distance = np.hypot(self._x - x0 - share * along_x, self._y - y0 - share * along_y)
+        self.pixels[distance <= thickness / 2] = color
+
+    def arrow(self, x0: float, y0: float, x1: float, y1: float, color: Color, thickness: float = 2.0) -> None:
+        """Draw an arrow from one point to another; nothing where they are the same."""
+        length = math.hypot(x1 - x0, y1 - y0)
+        if length == 0.0:
+            return
+        self.line(x0, y0, x1, y1, color, thickness)
+        back_x, back_y = (x0 - x1) / length, (y0 - y1) / length
+        for side in (-0.6, 0.6):
+            barb_x, barb_y = back_x - side * back_y, back_y + side * back_x
+            self.line(x1, y1, x1 + 3.0 * thickness * barb_x, y1 + 3.0 * thickness * barb_y, color, thickness)
 
     def text(self, x: float, y: float, text: str, color: Color = INK, scale: int = 2) -> None:
         """Write one line with its top left at a point, in capitals of 3 x 5 pixels times `scale`."""

@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 from array_api_compat import array_namespace
 
-from palaestra.envs.arrays import table_like
+from palaestra.envs.arrays import rows_replaced, table_like
 from palaestra.protocols import Actor, Array, Key, Oracle, State, Transition
 
 Record = TypeVar("Record")
@@ -31,6 +31,11 @@ class Simulator(ABC, Generic[State]):
         horizon: Steps after which the face truncates an episode.
         render_modes: What `render` can draw, of "rgb_array" and "ansi".
         render_fps: Steps of the world that a film shows each second.
+        elementwise: Whether `step` and `observe` also take one row without its batch axis: a state whose fields are
+            NumPy scalars and an action of the shape of `action_space` (the key still has its axis, so such a world
+            draws no noise in `step`). The single face then steps scalars, which cost a tenth of arrays of one element.
+        starts_ahead: Rows of which a vector face draws the next starts together, before they are needed: for worlds
+            whose `initial` makes so many array calls that a few rows cost as much as many.
         tasks: Number of tasks that `reset(options={"task_seed": q})` can choose from; 0 where tasks are not numbered.
         draws: Names of all draws that the world makes from its keys; their 16-bit codes must differ.
     """
@@ -41,6 +46,8 @@ class Simulator(ABC, Generic[State]):
     render_modes: ClassVar[tuple[str, ...]] = ()
     render_fps: ClassVar[int] = 10
     draws: ClassVar[tuple[str, ...]] = ()
+    elementwise: ClassVar[bool] = False
+    starts_ahead: ClassVar[int] = 0
     tasks: int = 0
 
     @abstractmethod
@@ -174,16 +181,29 @@ class RandomActor:
 def map_arrays(function: Callable[..., Array], *records: Record) -> Record:
     """Return a record like the first with `function` applied to the arrays of all records, field by field."""
     first = records[0]
-    values = {
-        f.name: function(*(getattr(record, f.name) for record in records))
-        for f in dataclasses.fields(first)  # type: ignore[arg-type]
-    }
-    return dataclasses.replace(first, **values)  # type: ignore[type-var]
+    kind = type(first)
+    return kind(**{name: function(*[getattr(record, name) for record in records]) for name in field_names(kind)})
+
+
+_FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
+
+
+def field_names(kind: type[Any]) -> tuple[str, ...]:
+    """Return the names of the fields of a dataclass; they are asked for at every step, so they are looked up once."""
+    names = _FIELD_NAMES.get(kind)
+    if names is None:
+        names = _FIELD_NAMES[kind] = tuple(f.name for f in dataclasses.fields(kind))
+    return names
 
 
 def take_rows(record: Record, rows: Array) -> Record:
     """Return the given rows of a state (branching, sub-batches, resampling)."""
     return map_arrays(lambda array: array[rows], record)
+
+
+def with_rows(record: Record, rows: Array, part: Record) -> Record:
+    """Return a state with the given rows replaced by those of another, as many as there are indices."""
+    return map_arrays(lambda array, values: rows_replaced(array, rows, values), record, part)
 
 
 def where_rows(condition: Array, chosen: Record, other: Record) -> Record:

@@ -30,6 +30,7 @@ class Step:
         next_observation: The true successor: the final observation in rows whose episode ended.
         valid: False in rows whose env only reset itself in this step.
         episode_start: Whether the observation was an episode's first `[num_envs]`.
+        next_action_masks: Actions admissible in `next_observation` `[num_envs, num_actions]`, where the env masks them.
     """
 
     observation: Any
@@ -39,6 +40,7 @@ class Step:
     next_observation: Any
     valid: np.ndarray
     episode_start: np.ndarray
+    next_action_masks: np.ndarray | None = None
 
     @property
     def done(self) -> np.ndarray:
@@ -92,43 +94,51 @@ class Collector:
         """Return what one step with env actions `[num_envs, ...]` did; if the env raises, nothing here has changed."""
         following, reward, terminated, truncated, info = self.env.step(action)
         valid = ~self.resetting
-        reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
+        if self.mode == AutoresetMode.NEXT_STEP:
+            reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
         done = terminated | truncated
+        ended = np.flatnonzero(done)
         step = Step(
             self.observation,
             reward,
             terminated,
             truncated,
-            _final_observations(following, info, done) if self.mode == AutoresetMode.SAME_STEP else following,
+            _final_observations(following, info, ended) if self.mode == AutoresetMode.SAME_STEP else following,
             valid,
             self.episode_start.copy(),
+            self._next_masks(info, ended),
         )
-        self._count(step, done, info)
+        self._count(step, ended, info)
         if self.mode == AutoresetMode.NEXT_STEP:
             self.episode_start = self.resetting
             self.resetting = done
         else:
             self.episode_start = done
-            if self.mode == AutoresetMode.DISABLED and done.any():
+            if self.mode == AutoresetMode.DISABLED and len(ended):
                 following, info = self.env.reset(options={"reset_mask": done})
         self.observation, self.action_masks = following, _masks(info)
         return step
 
-    def _count(self, step: Step, done: np.ndarray, info: Mapping[str, Any]) -> None:
+    def _next_masks(self, info: Mapping[str, Any], ended: np.ndarray) -> np.ndarray | None:
+        masks, final = _masks(info), info.get("final_info", {}).get("action_mask")
+        if masks is None or final is None or self.mode != AutoresetMode.SAME_STEP or not len(ended):
+            return masks
+        return _replace(masks, np.asarray(final), ended)
+
+    def _count(self, step: Step, ended: np.ndarray, info: Mapping[str, Any]) -> None:
         self.returns += step.reward
         self.lengths += step.valid
-        if not done.any():
+        if not len(ended):
             return
         final_info = info.get("final_info", info) if self.mode == AutoresetMode.SAME_STEP else info
         success = final_info.get("success") if isinstance(final_info, Mapping) else None
-        for row in np.flatnonzero(done):
-            self.recent_returns.append(float(self.returns[row]))
-            self.recent_lengths.append(int(self.lengths[row]))
-            if success is not None:
-                self.recent_successes.append(float(success[row]))
-        self.episodes += int(done.sum())
-        self.returns[done] = 0.0
-        self.lengths[done] = 0
+        self.recent_returns.extend(self.returns[ended].tolist())
+        self.recent_lengths.extend(self.lengths[ended].tolist())
+        if success is not None:
+            self.recent_successes.extend(float(success[row]) for row in ended)
+        self.episodes += len(ended)
+        self.returns[ended] = 0.0
+        self.lengths[ended] = 0
 
     def statistics(self) -> dict[str, float]:
         """Return means over the latest 100 episodes, under the names SB3 users know."""
@@ -186,27 +196,27 @@ def _masks(info: Mapping[str, Any]) -> np.ndarray | None:
     return None if mask is None else np.asarray(mask, bool)
 
 
-def _final_observations(following: Any, info: Mapping[str, Any], done: np.ndarray) -> Any:
-    """Return `following` with the rows of ended episodes replaced by their final observations."""
-    if not done.any():
+def _final_observations(following: Any, info: Mapping[str, Any], ended: np.ndarray) -> Any:
+    """Return `following` with the numbered rows, of ended episodes, replaced by their final observations."""
+    if not len(ended):
         return following
     final = info["final_obs"]
     if isinstance(following, dict):
         # Own faces give a dict of arrays, Gymnasium's SyncVectorEnv an object array of one dict per row.
-        by_key = final if isinstance(final, dict) else {key: _column(final, key, done) for key in following}
-        return {key: _replace(value, by_key[key], done) for key, value in following.items()}
-    return _replace(following, final, done)
+        by_key = final if isinstance(final, dict) else {key: _column(final, key, ended) for key in following}
+        return {key: _replace(value, by_key[key], ended) for key, value in following.items()}
+    return _replace(following, final, ended)
 
 
-def _column(final: np.ndarray, key: str, done: np.ndarray) -> np.ndarray:
-    column = np.empty(len(done), object)
-    for row in np.flatnonzero(done):
+def _column(final: np.ndarray, key: str, ended: np.ndarray) -> np.ndarray:
+    column = np.empty(len(final), object)
+    for row in ended:
         column[row] = final[row][key]
     return column
 
 
-def _replace(following: np.ndarray, final: np.ndarray, done: np.ndarray) -> np.ndarray:
+def _replace(following: np.ndarray, final: np.ndarray, ended: np.ndarray) -> np.ndarray:
     replaced = np.array(following)
-    rows = final[done]
-    replaced[done] = np.stack(list(rows)) if final.dtype == object else rows
+    rows = final[ended]
+    replaced[ended] = np.stack(list(rows)) if final.dtype == object else rows
     return replaced

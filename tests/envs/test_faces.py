@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from palaestra.envs.arrays import stacked
 from palaestra.envs.faces import SimulatorEnv, SimulatorVectorEnv
+from palaestra.envs.noise import CounterKey
 from palaestra.envs.simulator import Simulator
 from palaestra.protocols import Array, Key, Transition
 
@@ -318,6 +321,153 @@ def test_faces_refuse_what_they_cannot_be():
     env.reset(seed=0)
     with pytest.raises(ValueError, match="render with render_mode=None"):
         env.render()
+
+
+@dataclass(frozen=True)
+class Count:
+    """A count `[batch]` and where it began `[batch]`."""
+
+    count: Array
+    first: Array
+
+
+class Counter(Simulator[Count]):
+    """Counts up by the action to 9; elementwise, with masks and info, and it notes how many rows each call is for."""
+
+    draws: ClassVar[tuple[str, ...]] = ("start",)
+    render_modes: ClassVar[tuple[str, ...]] = ("ansi",)
+    elementwise: ClassVar[bool] = True
+    horizon = 6
+
+    def __init__(self) -> None:
+        self.action_space = spaces.Box(-1.0, 3.0, (2,), np.float64)
+        self.observation_space = spaces.Box(-100.0, 100.0, (2,), np.float64)
+        self.started: list[int] = []
+
+    def initial(self, key: Key) -> Count:
+        self.started.append(key.batch)
+        first = key.uniform("start")
+        return Count(first, first)
+
+    def step(self, state: Count, action: Array, key: Key) -> Transition[Count]:
+        count = state.count + action[..., 0] + 0.5 * action[..., 1]
+        return Transition(Count(count, state.first), 1.0 * action[..., 0], count >= 9.0, {"doubled": 2.0 * count})
+
+    def observe(self, state: Count) -> Array:
+        return stacked((state.count, state.first))
+
+    def information(self, state: Count) -> Mapping[str, Array]:
+        return {"high": state.count > 5.0}
+
+    def action_masks(self, state: Count) -> Array:
+        return np.ones((*np.shape(state.count), 3), bool)
+
+    def render(self, state: Count, row: int = 0, mode: str = "rgb_array") -> str:
+        return f"{state.count[row]:.1f}"
+
+
+def test_single_face_of_an_elementwise_world_shows_what_rows_show():
+    env, batch = SimulatorEnv(Counter(), render_mode="ansi"), SimulatorVectorEnv(Counter(), 2)
+    observation, info = env.reset(seed=3)
+    observations, infos = batch.reset(seed=[3, 4])
+    for _ in range(20):
+        np.testing.assert_array_equal(observation, observations[0])
+        assert type(info["high"]) is bool
+        assert info["high"] == infos["high"][0]
+        np.testing.assert_array_equal(info["action_mask"], infos["action_mask"][0])
+        np.testing.assert_array_equal(env.action_masks(), batch.action_masks()[0])
+        # The world's own actors and pictures see a batch of one.
+        assert env.state.count.shape == (1,)
+        assert env.render() == f"{env.state.count[0]:.1f}"
+        copied = pickle.loads(pickle.dumps(env))
+        fresh = SimulatorEnv(Counter())
+        fresh.restore(env.snapshot())
+        action = np.array([1.0, 0.25])
+        observation, reward, terminated, truncated, info = env.step(action)
+        for other in (copied, fresh):
+            np.testing.assert_array_equal(other.step(action)[0], observation)
+        observations, rewards, ended, late, infos = batch.step(np.array([action, action]))
+        assert (type(reward), type(terminated), type(truncated)) == (float, bool, bool)
+        assert (reward, terminated, truncated) == (rewards[0], ended[0], late[0])
+        if terminated or truncated:
+            assert info["doubled"] == infos["final_info"]["doubled"][0]
+            observation, info = env.reset()
+    snapshot = env.snapshot()
+    SimulatorVectorEnv(Counter(), 1).restore(snapshot)
+
+
+def test_only_rows_that_end_are_started_anew():
+    batch = SimulatorVectorEnv(Counter(), 3)
+    batch.reset(seed=0)
+    moves = np.zeros((3, 2))
+    # Row 1 arrives at 9 in its third step; the others are truncated together in their sixth.
+    for step in range(1, 7):
+        moves[1, 0] = 3.0 if step <= 3 else 0.0
+        observation, *_, info = batch.step(moves)
+        if step == 3:
+            np.testing.assert_array_equal(info["_final_obs"], [False, True, False])
+            assert info["final_obs"][1, 0] >= 9.0
+            assert info["final_info"]["high"][1]
+            np.testing.assert_array_equal(info["high"], False)
+            np.testing.assert_array_equal(observation[[0, 2]], info["final_obs"][[0, 2]])
+            assert observation[1, 0] == observation[1, 1] < 1.0
+    assert batch.simulator.started == [3, 1, 2]
+    np.testing.assert_array_equal(batch.snapshot()["step"], [0, 3, 0])
+    np.testing.assert_array_equal(batch.snapshot()["episode"], [1, 1, 1])
+    batch.restore(batch.snapshot())
+    batch.simulator.started.clear()
+    for _ in range(6):
+        batch.step(np.zeros((3, 2)))
+    assert batch.simulator.started == [1, 2]
+
+
+@pytest.mark.parametrize("rows", [None, 4, 700])
+def test_no_noise_is_drawn_where_a_step_asks_for_none(rows, monkeypatch):
+    world = Counter()
+    face = SimulatorEnv(world) if rows is None else SimulatorVectorEnv(world, rows)
+    face.reset(seed=0)
+    drawn = []
+    draw = CounterKey._draw
+    monkeypatch.setattr(CounterKey, "_draw", lambda key, *what: drawn.append(what) or draw(key, *what))
+    action = np.zeros(2) if rows is None else np.zeros((rows, 2))
+    for _ in range(world.horizon - 1):
+        face.step(action)
+    assert drawn == []
+    # The start of the next episodes is.
+    face.step(action)
+    face.reset()
+    assert drawn
+
+
+def test_a_key_stays_that_of_its_moment():
+    """Whether it was asked before or is asked after its world has moved on."""
+    for face, action in ((SimulatorEnv(Adder()), 0), (SimulatorVectorEnv(Adder(), 2), np.zeros(2, int))):
+        face.reset(seed=3)
+        seeds = [3] if isinstance(face, SimulatorEnv) else [3, 4]
+        asked, unasked = face.key(), face.key()
+        expected = CounterKey(seeds, 0, 1).normal("policy")
+        np.testing.assert_array_equal(asked.normal("policy"), expected)
+        for _ in range(4):
+            face.step(action)
+        if isinstance(face, SimulatorEnv):
+            face.reset()
+        for key in (asked, unasked):
+            assert key.batch == len(seeds)
+            np.testing.assert_array_equal(key.normal("policy"), expected)
+        np.testing.assert_array_equal(face.key().normal("policy"), CounterKey(seeds, 1, 1).normal("policy"))
+
+
+def test_bounds_that_differ_by_element_are_checked_too():
+    space = spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float64)
+    for face, good in (
+        (SimulatorEnv(Adder(space)), [0.5, 4.0]),
+        (SimulatorVectorEnv(Adder(space), 2), [[0.5, 4.0]] * 2),
+    ):
+        face.reset(seed=0)
+        face.step(good)
+        for bad in ([0.5, 5.1], [0.5, -0.1], [0.5, np.nan]):
+            with pytest.raises(ValueError, match=r"at index \[(1, )?1\]; expected a finite value from 0.0 to 5.0"):
+                face.step(bad if isinstance(face, SimulatorEnv) else [good[0], bad])
 
 
 def test_gymnasiums_vector_wrappers_work():

@@ -150,6 +150,42 @@ def test_key_stream_serves_what_the_counter_key_draws():
                 stream.restart(done if rng.random() < 0.5 or not done.all() else None)
 
 
+@pytest.mark.parametrize("batch", [1, 6, 300, 5000])
+def test_starts_of_some_rows_are_those_of_the_rows(batch):
+    """For small batches out of a block drawn ahead, for large ones drawn for these rows alone."""
+    rng = np.random.default_rng(1)
+    stream = KeyStream(batch)
+    stream.place(np.arange(batch) + 7, episode=rng.integers(0, 3, batch), branch=2)
+    for _ in range(40 if batch < 5000 else 6):
+        rows = np.union1d(np.flatnonzero(rng.random(batch) < 0.3), rng.integers(batch))
+        key = stream.start(1, rows)
+        plain = CounterKey(stream.seed[rows], stream.episode[rows] + 1, 0, 2)
+        assert key.batch == len(rows)
+        np.testing.assert_array_equal(key.uniform("x", (3,)), plain.uniform("x", (3,)))
+        np.testing.assert_array_equal(key.integers("y", 5), plain.integers("y", 5))
+        stream.advance()
+        stream.restart(rows)
+
+
+def test_rows_that_have_reached_a_step_are_named():
+    stream = KeyStream(3)
+    stream.place([1, 2, 3], step=[0, 4, 2])
+    assert stream.reached(5) is None
+    np.testing.assert_array_equal(stream.reached(4), [False, True, False])
+    stream.advance()
+    np.testing.assert_array_equal(stream.step, [1, 5, 3])
+    np.testing.assert_array_equal(stream.reached(5), [False, True, False])
+    stream.restart(np.array([1]))
+    np.testing.assert_array_equal(stream.step, [1, 0, 3])
+    assert stream.reached(4) is None
+    stream.advance()
+    np.testing.assert_array_equal(stream.reached(4), [False, False, True])
+    stream.restart()
+    np.testing.assert_array_equal(stream.step, 0)
+    assert stream.reached(1) is None
+    np.testing.assert_array_equal(stream.episode, [1, 2, 1])
+
+
 def test_key_stream_pickles_to_the_same_place():
     stream = KeyStream(3)
     stream.place([1, 2, 3], episode=[4, 5, 6], step=7, branch=8)

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from palaestra.envs.control.multi_goal_2d import MultiGoal2D
 from palaestra.envs.noise import CounterKey
-from palaestra.envs.simulator import RandomActor, Simulator, map_arrays, take_rows, where_rows
+from palaestra.envs.simulator import RandomActor, Simulator, map_arrays, take_rows, where_rows, with_rows
 
 ROWS = 4000
 
@@ -61,6 +61,12 @@ def test_rows_are_taken_and_chosen_field_by_field():
     mixed = where_rows(np.array([True, False, True]), first, second)
     np.testing.assert_array_equal(mixed.one, [0, -1, 2])
     np.testing.assert_array_equal(mixed.two, [[0, 0], [1, 1], [0, 0]])
+    changed = with_rows(first, np.array([2]), take_rows(second, np.array([1])))
+    np.testing.assert_array_equal(changed.one, [0, 1, -1])
+    np.testing.assert_array_equal(changed.two, [[0, 0], [0, 0], [1, 1]])
+    np.testing.assert_array_equal(first.one, np.arange(3))
+    tensors = [map_arrays(torch.as_tensor, pair) for pair in (first, take_rows(second, np.array([1])))]
+    np.testing.assert_array_equal(with_rows(tensors[0], torch.tensor([2]), tensors[1]).one.numpy(), [0, 1, -1])
     np.testing.assert_array_equal(take_rows(mixed, np.array([2, 2, 1])).one, [2, 2, -1])
     np.testing.assert_array_equal(map_arrays(np.add, first, second).one, 0)
 
