@@ -141,6 +141,63 @@ class PostDecisionSimulator(Simulator, Protocol):
         ...
 
 
+OUTSIDE = -1
+"""The outside supplier of a network, which always has enough."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A supply network, and where its parts stand in a world's observation and action.
+
+    With it a policy reads stocks by node and link out of the flat observation and asks for one flow per link, and knows
+    nothing of any particular world. The action has one entry for each link, in the order of the links: its position
+    between the bounds of the action space is the flow wanted, as a share of the link's limit.
+
+    Attributes:
+        nodes: Names; nodes are numbered in this order, those that supply others before those that meet demand.
+        suppliers: Node that a link comes from, or `OUTSIDE`, int64 `[links]`; links from outside come first.
+        customers: Node that it leads to, int64 `[links]`.
+        lead_times: Periods from an order to its arrival, at least 1, int64 `[links]`.
+        unit_costs: Cost of each unit ordered, float64 `[links]`.
+        flow_limits: Largest flow that can be asked for in a period, in units, float64 `[links]`.
+        holding_costs: Cost of each unit left at a node in a period, float64 `[nodes]`.
+        underage_costs: Cost of each unit short in a period, 0 at nodes that meet no demand, float64 `[nodes]`.
+        demand_mean: Mean demand in a period, in units, 0 at nodes that meet none, float64 `[nodes]`.
+        demand_std: Its standard deviation, float64 `[nodes]`.
+        holds_stock: False at nodes that ship on all they have at once, so that their wanted flows are shares of it;
+            bools `[nodes]`.
+        on_hand: Place of each node's stock on hand in the observation, int64 `[nodes]`.
+        in_transit: Place of what arrives over a link in 1, 2, ... periods, -1 where the link has no such slot; int64
+            `[links, longest lead time - 1]`.
+        units: Units of stock that 1 in the observation stands for, float64 `[observation]`.
+    """
+
+    nodes: tuple[str, ...]
+    suppliers: np.ndarray
+    customers: np.ndarray
+    lead_times: np.ndarray
+    unit_costs: np.ndarray
+    flow_limits: np.ndarray
+    holding_costs: np.ndarray
+    underage_costs: np.ndarray
+    demand_mean: np.ndarray
+    demand_std: np.ndarray
+    holds_stock: np.ndarray
+    on_hand: np.ndarray
+    in_transit: np.ndarray
+    units: np.ndarray
+
+
+@runtime_checkable
+class Networked(Protocol):
+    """A world that is a supply network."""
+
+    @property
+    def network(self) -> Network:
+        """Return the network, and where its parts stand in observations and actions."""
+        ...
+
+
 @runtime_checkable
 class Enumerable(Protocol):
     """A world small enough to judge a policy exactly, with no sampling."""

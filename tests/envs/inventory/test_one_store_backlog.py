@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from palaestra.envs.inventory.one_store_backlog import BaseStock, OneStoreBacklog, StoreState
+from palaestra.envs.inventory.one_store import BaseStock, StoreState
+from palaestra.envs.inventory.one_store_backlog import OneStoreBacklog
 from palaestra.envs.noise import Tape, TapeBlock, draw_tape
 from palaestra.envs.rollout import long_run_reward, rollout
 from palaestra.seeding import row_seeds
@@ -92,7 +93,7 @@ def test_decision_and_demand_are_two_halves():
     state = world.initial(draw_tape([1, 2, 3], 1).at(0))
     post = world.decide(state, np.zeros((3, 1)))
     np.testing.assert_array_equal(post.reward, 0.0)
-    np.testing.assert_array_equal(post.pipeline[:, -1], 5.0)
+    np.testing.assert_array_equal(post.order, 5.0)
     key = draw_tape([1, 2, 3], 1).at(1)
     np.testing.assert_array_equal(world.realise(post, key).reward, world.step(state, np.zeros((3, 1)), key).reward)
 
