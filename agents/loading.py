@@ -9,6 +9,7 @@ from palaestra.agents.nn.spaces import space_from_json
 from palaestra.agents.registry import agent_class
 from palaestra.agents.training.checkpoint import Checkpoint, CheckpointError, CheckpointStore
 from palaestra.agents.training.config import make_config
+from palaestra.wrappers.vectorize import GIVEN, native_backend
 
 
 def load(path: str | Path, env: EnvLike | None = None, *, step: int | None = None, device: str = "auto") -> Agent:
@@ -46,15 +47,25 @@ def from_checkpoint(checkpoint: Checkpoint, env: EnvLike | None = None, *, devic
     agent = kind.__new__(kind)
     agent._set_up(observation_space, action_space, config, header["seed"], device)
     agent.env_id, agent.env_kwargs = header["env_id"], header["env_kwargs"]
+    agent.backend = header.get("backend", GIVEN)
+    agent.recall(header)
     agent._build(header["num_envs"])
     state = dict(checkpoint.state["agent"])
     collector = state.pop("collector")
     if env is not None:
-        env_kwargs = agent.env_kwargs if isinstance(env, str) and env == agent.env_id else None
+        same_env = isinstance(env, str) and env == agent.env_id
+        env_kwargs = agent.env_kwargs if same_env else None
         target, pending = agent.target_timesteps, state["pending"]
-        agent.set_env(env, env_kwargs)
+        agent.set_env(env, env_kwargs, _backend(agent) if same_env else "auto")
         agent.target_timesteps, agent.pending = target, pending
         agent.collector.load_state_dict(collector)
     agent.load_state_dict(state)
     checkpoint.fill({name: stream for name, stream in agent.streams().items() if name in checkpoint.stream_names})
     return agent
+
+
+def _backend(agent: Agent) -> str:
+    """Return the back end that a saved agent's env goes on with."""
+    assert agent.env_id is not None
+    # Checkpoints from before back ends had names, and envs given as objects, are of the id's own env.
+    return native_backend(agent.env_id) if agent.backend == GIVEN else agent.backend

@@ -35,10 +35,34 @@ class EnvRow:
 
 
 WORLDS = (
+    EnvRow("palaestra/Acrobot-v0", "palaestra.envs.control.acrobot:Acrobot"),
+    EnvRow("palaestra/BabyAI-v0", "palaestra.envs.grid.babyai:BabyAI"),
+    EnvRow("palaestra/CartPole-v0", "palaestra.envs.control.cart_pole:CartPole"),
+    EnvRow("palaestra/DoorKey-v0", "palaestra.envs.grid.door_key:DoorKey"),
+    EnvRow("palaestra/Empty-v0", "palaestra.envs.grid.empty:Empty"),
+    EnvRow("palaestra/FourRooms-v0", "palaestra.envs.grid.four_rooms:FourRooms"),
+    EnvRow("palaestra/KeyCorridor-v0", "palaestra.envs.grid.key_corridor:KeyCorridor"),
     EnvRow("palaestra/Kuhn-v0", "palaestra.envs.games.kuhn:Kuhn"),
+    EnvRow("palaestra/LavaCrossing-v0", "palaestra.envs.grid.crossing:Crossing", {"obstacle": "lava"}),
+    EnvRow("palaestra/LotSizing-v0", "palaestra.envs.inventory.lot_sizing:LotSizing"),
+    EnvRow("palaestra/ManyWarehouses-v0", "palaestra.envs.inventory.many_warehouses:ManyWarehouses"),
+    EnvRow("palaestra/MountainCar-v0", "palaestra.envs.control.mountain_car:MountainCar"),
+    EnvRow("palaestra/MountainCarContinuous-v0", "palaestra.envs.control.mountain_car:MountainCarContinuous"),
     EnvRow("palaestra/MultiGoal2D-v0", "palaestra.envs.control.multi_goal_2d:MultiGoal2D"),
+    EnvRow("palaestra/MultiRoom-v0", "palaestra.envs.grid.multi_room:MultiRoom"),
+    EnvRow("palaestra/Newsvendor-v0", "palaestra.envs.inventory.newsvendor:Newsvendor"),
+    EnvRow("palaestra/ObstructedMaze-v0", "palaestra.envs.grid.unlock:ObstructedMaze"),
     EnvRow("palaestra/OneStoreBacklog-v0", "palaestra.envs.inventory.one_store_backlog:OneStoreBacklog"),
+    EnvRow("palaestra/OneStoreLost-v0", "palaestra.envs.inventory.one_store_lost:OneStoreLost"),
+    EnvRow("palaestra/OneWarehouse-v0", "palaestra.envs.inventory.one_warehouse:OneWarehouse"),
+    EnvRow("palaestra/Pendulum-v0", "palaestra.envs.control.pendulum:Pendulum"),
+    EnvRow("palaestra/Serial-v0", "palaestra.envs.inventory.serial:Serial"),
+    EnvRow("palaestra/SimpleCrossing-v0", "palaestra.envs.grid.crossing:Crossing", {"obstacle": "wall"}),
+    EnvRow("palaestra/SlipLake-v0", "palaestra.envs.grid.slip_lake:SlipLake"),
     EnvRow("palaestra/TextCorridor-v0", "palaestra.envs.text.text_corridor:TextCorridor"),
+    EnvRow("palaestra/Transshipment-v0", "palaestra.envs.inventory.transshipment:Transshipment"),
+    EnvRow("palaestra/Unlock-v0", "palaestra.envs.grid.unlock:Unlock"),
+    EnvRow("palaestra/UnlockPickup-v0", "palaestra.envs.grid.unlock:UnlockPickup"),
 )
 """The suite's own worlds, in alphabetical order."""
 

@@ -44,10 +44,11 @@ _EPISODE_QUEUES = ("time_queue", "return_queue", "length_queue")
 def why_not_resumable(vector_env: VectorEnv[Any, Any, Any]) -> str | None:
     """Return why a run on this env cannot be resumed bit for bit, or None where it can.
 
-    Resumable are envs with `snapshot()` and `restore()` of their own (all own worlds), and SyncVectorEnv over envs
-    whose outermost wrapper is a ReplayRecorder; also inside vector wrappers that have `snapshot()` and `restore()`, or
-    no state (`stateless = True`). That an env draws all its noise from `np_random` and keeps nothing else between
-    episodes cannot be seen from outside: it is verified when a snapshot is restored.
+    Resumable are envs with `snapshot()` and `restore()` of their own (own worlds, and Gymnasium's MuJoCo worlds in the
+    pool), and SyncVectorEnv over envs whose outermost wrapper is a ReplayRecorder; also inside vector wrappers that
+    have `snapshot()` and `restore()`, or no state (`stateless = True`). That an env draws all its noise from
+    `np_random` and keeps nothing else between episodes cannot be seen from outside: it is verified when a snapshot is
+    restored.
     """
     if isinstance(vector_env, gym.vector.VectorWrapper):
         if not (_has_snapshot(vector_env) or _is_stateless(vector_env) or _counts_episodes(vector_env)):
@@ -63,7 +64,10 @@ def why_not_resumable(vector_env: VectorEnv[Any, Any, Any]) -> str | None:
         return next((reason for reason in reasons if reason is not None), None)
     if isinstance(vector_env, AsyncVectorEnv):
         return f"{_name(vector_env)} keeps its envs in other processes; expected SyncVectorEnv, as make_vec gives"
-    return f"{_name(vector_env)} has no snapshot() and restore(); expected an env from palaestra.make_vec"
+    return (
+        f"{_name(vector_env)} has no snapshot() and restore(); expected an env from palaestra.make_vec with one of the "
+        "back ends own, mujoco-pool and sync"
+    )
 
 
 def snapshot_env(vector_env: VectorEnv[Any, Any, Any]) -> dict[str, Any]:

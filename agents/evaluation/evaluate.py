@@ -15,7 +15,7 @@ from palaestra.agents.evaluation.players import Player, make_player
 from palaestra.agents.evaluation.statistics import Interval, mean_interval, paired_interval
 from palaestra.protocols import Enumerable, Oracle, Simulator, simulator_of
 from palaestra.seeding import row_seeds
-from palaestra.wrappers.vectorize import make_vec
+from palaestra.wrappers.vectorize import make_vec, native_backend
 
 MAX_DEFAULT_ROWS = 32
 LONG_RUN_ROWS = 64
@@ -134,7 +134,14 @@ class _Protocol:
     def _start(
         self, policy: Any, num_envs: int, env_kwargs: Mapping[str, Any]
     ) -> tuple[gym.vector.VectorEnv[Any, Any, Any], Player]:
-        env = make_vec(self.env_id, num_envs, env_kwargs=dict(env_kwargs), frame_stack=self.frame_stack)
+        # What is measured is the id's own env, whatever back end the agent was trained on.
+        env = make_vec(
+            self.env_id,
+            num_envs,
+            env_kwargs=dict(env_kwargs),
+            frame_stack=self.frame_stack,
+            backend=native_backend(self.env_id),
+        )
         try:
             return env, make_player(policy, env, self.simulator, self.deterministic, self.seed)
         except BaseException:

@@ -30,6 +30,7 @@ PACKAGES = (
     "gymnasium",
     "mujoco",
     "minigrid",
+    "envpool",
     "stable-baselines3",
     "sb3-contrib",
     "array-api-compat",
@@ -156,11 +157,12 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
 
 
 class CpuMeter:
-    """Measures what share of the machine's CPU time was idle since the meter was made."""
+    """Measures what share of the machine's CPU time was idle, or went to others, since the meter was made."""
 
     def __init__(self) -> None:
         """Read the counters."""
         self._start = _cpu_times()
+        self._own = sum(os.times()[:4])
 
     def idle_share(self) -> float | None:
         """Return the idle share in [0, 1] of all cores, or None where the system does not tell."""
@@ -168,6 +170,19 @@ class CpuMeter:
         if self._start is None or now is None or now[1] == self._start[1]:
             return None
         return round((now[0] - self._start[0]) / (now[1] - self._start[1]), 4)
+
+    def others_share(self) -> float | None:
+        """Return the share in [0, 1] of all cores' time that other processes took, or None as above.
+
+        Processes that this one started count as its own once they have ended.
+        """
+        now = _cpu_times()
+        if self._start is None or now is None or now[1] == self._start[1]:
+            return None
+        total = now[1] - self._start[1]
+        busy = total - (now[0] - self._start[0])
+        own = (sum(os.times()[:4]) - self._own) * os.sysconf("SC_CLK_TCK")
+        return round(min(max((busy - own) / total, 0.0), 1.0), 4)
 
 
 def _cpu_times() -> tuple[int, int] | None:

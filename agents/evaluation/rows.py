@@ -28,7 +28,7 @@ METRICS = ("mean_return", "value", "gap", "exact_value", "exact_gap", "success")
 SAME_WORLD = ("env_id", "env_kwargs", "env_packages", "backend", "estimand")
 """Fields that must agree before rows may be compared."""
 
-SAME_MEASUREMENT = (*SAME_WORLD, "deterministic", "agent_id", "config_hash", "budget", "kind")
+SAME_MEASUREMENT = (*SAME_WORLD, "deterministic", "agent_id", "config_hash", "budget", "kind", "train_backend")
 """Fields that must agree before rows may be pooled, unless the rows are grouped by them."""
 
 _ABSOLUTE_PATH = re.compile(r"(^|[\s='\",:])(/[\w.+-]+/[\w.+-]|~/|[A-Za-z]:\\)")
@@ -45,7 +45,7 @@ class Row:
         env_id: Id of the env.
         env_kwargs: Its parameters.
         env_packages: Versions of the packages a foreign env's dynamics come from.
-        backend: "palaestra" or "gymnasium".
+        backend: What was evaluated on: "palaestra" or "gymnasium", the id's own env in both cases.
         agent_id: Id of the agent ("sac"; "sb3/sac" for a peer; "policy/random" for a policy of the world).
         agent_config: Its whole configuration.
         config_hash: Digest of agent id and configuration.
@@ -75,6 +75,8 @@ class Row:
         command: The command that made the row.
         timestamp: UTC time of the measurement, ISO 8601 to the second.
         format: Version of this record.
+        train_backend: What the agent was trained on, as `palaestra.wrappers.vectorize.backend_of` names it; None for a
+            peer of another library and for a policy that was not trained.
     """
 
     kind: Literal["final", "curve"]
@@ -113,6 +115,7 @@ class Row:
     command: str
     timestamp: str
     format: int = FORMAT
+    train_backend: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would make the row wrong or unreadable; ValueError names the field."""
@@ -161,6 +164,7 @@ class Row:
         record = json.loads(line)
         if not isinstance(record, dict):
             raise ValueError(f"Row: {line[:40]!r}; expected a JSON object")
+        record.setdefault("train_backend", _first_backend(record))
         names = {field.name for field in dataclasses.fields(cls)}
         if set(record) != names:
             unknown, missing = sorted(set(record) - names), sorted(names - set(record))
@@ -188,6 +192,7 @@ def make_row(
     command: str,
     claim: str | None = None,
     claim_hash: str | None = None,
+    train_backend: str | None = None,
 ) -> Row:
     """Return the row of an evaluation; versions, revision, hardware, threads and time are filled in here.
 
@@ -205,6 +210,7 @@ def make_row(
         command: From `provenance.command_line`.
         claim: Name of the claim it was run for.
         claim_hash: Digest of that claim.
+        train_backend: What the agent was trained on.
 
     Raises:
         ValueError: If a single episode was measured, which has no interval, or for the reasons of `Row`.
@@ -249,6 +255,7 @@ def make_row(
         idle_cpu=idle_cpu,
         command=command,
         timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
+        train_backend=train_backend,
     )
 
 
@@ -333,6 +340,13 @@ def require_same(rows: Iterable[Row], names: Sequence[str]) -> None:
         values = sorted({str(_comparable(getattr(row, name))) for row in compared})
         if len(values) > 1:
             raise ValueError(f"rows differ in {name}: {' and '.join(values)}; expected rows of one measurement")
+
+
+def _first_backend(record: Mapping[str, Any]) -> str | None:
+    """Return what the agent of a row was trained on that is older than the field: there was no choice then."""
+    if "/" in str(record.get("agent_id")):
+        return None
+    return "own" if record.get("backend") == "palaestra" else "sync"
 
 
 def _comparable(value: Any) -> Any:

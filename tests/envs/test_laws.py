@@ -126,6 +126,17 @@ def assert_same_traces(actual: list[Any], expected: list[Any]) -> None:
             assert_same(part, other)
 
 
+def seen_alike(first: list[Any], second: list[Any]) -> bool:
+    """Return whether observations and rewards are the same at every step."""
+    try:
+        for ours, theirs in zip(first, second, strict=True):
+            assert_same(ours[0], theirs[0])
+            assert_same(ours[1], theirs[1])
+    except AssertionError:
+        return False
+    return True
+
+
 def test_rows_equal_single_envs(env_id, random_actions):
     """Rows of a batch of 7, autoresets included, against single envs with the rows' seeds."""
     rows, tolerance = 7, 1e-12 if env_id in MATRIX_PRODUCTS else 0.0
@@ -137,8 +148,10 @@ def test_rows_equal_single_envs(env_id, random_actions):
     for row, (first, first_info) in enumerate(firsts):
         assert_same(row_of(observation, row), first, tolerance)
         assert_same(row_of(info, row), first_info, tolerance)
-    ended = 0
-    for step in range(120):
+    ended, step = 0, -1
+    # Worlds that seldom terminate end at their horizon.
+    while step < 119 or (ended == 0 and step <= batch.simulator.horizon):
+        step += 1
         actions = random_actions(batch.single_action_space, rows, step, mask_of(info))
         observation, reward, terminated, truncated, info = batch.step(actions)
         for row, env in enumerate(singles):
@@ -167,24 +180,24 @@ def test_restored_state_replays_and_branches(env_id, random_actions):
     play(env, info, range(3), random_actions, rows=16)
     snapshot = env.snapshot()
     kept = copy.deepcopy(snapshot)
-    observation, info = env.restore(snapshot)
-    original = [(observation, info), *play(env, info, range(60), random_actions, rows=16)]
     # A fresh object, as in a new process.
     other = gym.make_vec(env_id, 16)
-    observation, info = other.restore(snapshot)
-    assert_same_traces([(observation, info), *play(other, info, range(60), random_actions, rows=16)], original)
-    assert_same(snapshot, kept)
-    if make_simulator(env_id).draws:
-        rewards = [np.stack([step[1] for step in original[1:]])]
-        starts = [original[0][0]]
-        for branch in (1, 2):
-            observation, info = other.restore(snapshot, branch=branch)
-            starts.append(observation)
-            rewards.append(np.stack([step[1] for step in play(other, info, range(60), random_actions, rows=16)]))
-        for start in starts[1:]:
-            assert_same(start, starts[0])
-        for first, second in itertools.combinations(rewards, 2):
-            assert not np.array_equal(first, second)
+
+    def branches_differ(steps: int) -> bool:
+        traces = []
+        for face, branch in ((env, 0), (other, 0), (other, 1), (other, 2)):
+            observation, info = face.restore(snapshot, branch=branch)
+            traces.append([(observation, info), *play(face, info, range(steps), random_actions, rows=16)])
+        assert_same_traces(traces[1], traces[0])
+        assert_same(snapshot, kept)
+        for trace in traces[2:]:
+            assert_same(trace[0][0], traces[0][0][0])
+        return not any(seen_alike(first[1:], second[1:]) for first, second in itertools.combinations(traces[1:], 2))
+
+    differ = branches_differ(60)
+    if make_simulator(env_id).draws and not differ:
+        # Worlds that draw noise at the start of an episode alone differ once the horizon is past.
+        assert branches_differ(env.simulator.horizon + 1)
 
 
 def test_single_env_restores_into_a_fresh_object(env_id, random_actions):
@@ -225,9 +238,9 @@ def test_global_random_state_is_untouched(env_id, random_actions):
 def test_unseeded_envs_differ_and_seeded_ones_too(env_id, random_actions):
     envs = [gym.make_vec(env_id, 8) for _ in range(2)]
     traces = [play(env, env.reset()[1], range(30), random_actions, rows=8) for env in envs]
-    assert not all(np.array_equal(a[1], b[1]) for a, b in zip(*traces, strict=True))
+    assert not seen_alike(*traces)
     traces = [play(envs[0], envs[0].reset(seed=seed)[1], range(30), random_actions, rows=8) for seed in (0, 100)]
-    assert not all(np.array_equal(a[1], b[1]) for a, b in zip(*traces, strict=True))
+    assert not seen_alike(*traces)
 
 
 def test_everything_stays_inside_its_space_on_a_long_random_run(env_id, random_actions):
