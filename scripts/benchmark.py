@@ -7,10 +7,7 @@ already have their final row are skipped. Logs go to `runs/benchmark/<claim>/`, 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +17,8 @@ import tyro
 from palaestra.agents.evaluation import provenance
 from palaestra.agents.evaluation.claims import Claim, Verdict, final_rows, verdict
 from palaestra.agents.evaluation.rows import read_rows
+from palaestra.scripts import parallel
 from palaestra.scripts.claim_run import Side, configuration, pilot_claim
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,11 @@ class Job:
 
     side: Side
     seed: int
+
+    @property
+    def name(self) -> str:
+        """What people know it by."""
+        return f"{self.side}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def run_claim(options: BenchmarkOptions) -> int:
     arguments += ["--command", command, *(["--pilot"] if options.pilot else [])]
     failed = run_jobs(missing_jobs(claim, rows_file), arguments, logs, options.jobs, options.threads)
     for job in failed:
-        print(f"failed: {job.side}, seed {job.seed}; see {log_file(logs, job)}")
+        print(f"not finished: {job.name}; see {log_file(logs, job)}")
     print(f"{claim.name}: {describe(claim, verdict(claim, read_rows(rows_file)))}")
     return 1 if failed else 0
 
@@ -105,7 +106,7 @@ def missing_jobs(claim: Claim, rows_file: Path) -> list[Job]:
 
 
 def run_jobs(queue: list[Job], arguments: list[str], folder: Path, jobs: int, threads: int) -> list[Job]:
-    """Run jobs, so many at a time, each in a process of its own with its own log; return those that failed.
+    """Run jobs, so many at a time, each in a process of its own with its own log; return those that did not finish.
 
     Args:
         queue: What to run.
@@ -114,27 +115,27 @@ def run_jobs(queue: list[Job], arguments: list[str], folder: Path, jobs: int, th
         jobs: Processes at the same time, at least 1.
         threads: Threads of each process.
     """
-    if jobs < 1:
-        raise ValueError(f"run_jobs: jobs={jobs}; expected at least 1")
-    folder.mkdir(parents=True, exist_ok=True)
-    waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), list[Job]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                job = waiting.pop(0)
-                running[job] = _start(job, arguments, log_file(folder, job), threads)
-                print(f"started: {job.side}, seed {job.seed}", flush=True)
-            time.sleep(0.2)
-            for job, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[job]
-                    failed += [job] if process.returncode else []
-                    print(f"{'failed' if process.returncode else 'done'}: {job.side}, seed {job.seed}", flush=True)
-    finally:
-        for process in running.values():
-            process.terminate()
-            process.wait()
-    return failed
+    command = ("-m", "palaestra.scripts.claim_run")
+    programs = [
+        parallel.Job(
+            job.name,
+            (*command, "--side", job.side, "--seed", str(job.seed), *arguments),
+            log_file(folder, job),
+        )
+        for job in queue
+    ]
+    statuses = parallel.run_jobs(programs, jobs, threads, _Announcer()).statuses
+    return [job for job in queue if statuses.get(job.name) != 0]
+
+
+class _Announcer(parallel.Watcher):
+    """Prints when a run starts and ends."""
+
+    def started(self, job: parallel.Job) -> None:
+        print(f"started: {job.name}", flush=True)
+
+    def ended(self, job: parallel.Job, status: int) -> None:
+        print(f"{'failed' if status else 'done'}: {job.name}", flush=True)
 
 
 def log_file(folder: Path, job: Job) -> Path:
@@ -151,13 +152,6 @@ def describe(claim: Claim, found: Verdict) -> str:
     return (
         f"{text}; {claim.metric} {result.estimate:.6g} [{result.low:.6g}, {result.high:.6g}], bound {found.bound:.6g}"
     )
-
-
-def _start(job: Job, arguments: list[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "palaestra.scripts.claim_run", "--side", job.side, "--seed", str(job.seed)]
-    environment = {**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}}
-    with log.open("wb") as output:
-        return subprocess.Popen([*command, *arguments], stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
 def _require_registered(claim: Claim, claim_file: Path) -> None:

@@ -68,7 +68,15 @@ def configuration(claim: Claim) -> tuple[dict[str, Any], str]:
 class Recorder:
     """Evaluates one run at fixed points; its clock stands still meanwhile."""
 
-    def __init__(self, claim: Claim, seed: int, agent_id: str, agent_config: Mapping[str, Any], command: str) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        seed: int,
+        agent_id: str,
+        agent_config: Mapping[str, Any],
+        command: str,
+        train_backend: str | None = None,
+    ) -> None:
         """Start the clock.
 
         Args:
@@ -77,6 +85,7 @@ class Recorder:
             agent_id: Id of the agent that is run.
             agent_config: Its configuration.
             command: The command the rows name as their maker.
+            train_backend: What the agent is trained on.
         """
         provenance.git_state()  # What is about to run is the code as it stands now.
         self.claim = claim
@@ -88,6 +97,7 @@ class Recorder:
             "command": command,
             "claim": claim.name,
             "claim_hash": claim.digest(),
+            "train_backend": train_backend,
         }
         self.rows: list[Row] = []
         self.meter = provenance.CpuMeter()
@@ -154,7 +164,7 @@ def run_ours(claim: Claim, seed: int, command: str) -> list[Row]:
     found = provenance.config_hash(claim.agent, config)
     if found != claim.config_hash:
         raise ValueError(f"{claim.name}: the preset's config hash is {found}; expected the claim's {claim.config_hash}")
-    recorder = Recorder(claim, seed, claim.agent, config, command)
+    recorder = Recorder(claim, seed, claim.agent, config, command, agent.backend)
     agent.learn(claim.budget, callback=LearningCurve(recorder))
     recorder.record(agent, "final", agent.num_timesteps, agent.num_updates)
     return recorder.rows

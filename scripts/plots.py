@@ -10,10 +10,12 @@ import numpy as np
 
 from palaestra.agents.evaluation.rows import Row
 from palaestra.agents.evaluation.statistics import mean_interval
+from palaestra.scripts.speed_report import RatioBar
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -45,6 +47,48 @@ def learning_curves(
         axes.set_ylim(bottom=0.0)
     axes.grid(alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def ratio_picture(path: Path, title: str, bars: Sequence[RatioBar]) -> None:
+    """Draw how many times better ours was than each peer, with the spread over turns and a line at each target.
+
+    Args:
+        path: PNG file to write.
+        title: Title of the picture.
+        bars: The ratios, from the top down.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 1.2 + 0.5 * len(bars)), layout="constrained")
+    rows = np.arange(len(bars))
+    ratios = np.array([bar.ratio for bar in bars])
+    spread = np.array([(bar.ratio - bar.low, bar.high - bar.ratio) for bar in bars]).T
+    # The ratio of medians may lie outside the ratios of single seeds.
+    spread = np.maximum(spread, 0.0)
+    reached = [bar.target is None or bar.ratio >= bar.target for bar in bars]
+    colours = [COLOURS[0] if good else COLOURS[1] for good in reached]
+    # Bars begin at 1, equality, on a logarithmic scale: twice as fast and half as fast are equally long.
+    axes.barh(rows, ratios - 1.0, left=1.0, height=0.6, color=colours, xerr=spread, ecolor="0.3", capsize=2)
+    for row, bar in zip(rows, bars, strict=True):
+        if bar.target is not None:
+            axes.vlines(bar.target, row - 0.4, row + 0.4, color="0.1", linestyle="--", linewidth=1.5)
+    axes.axvline(1.0, color="0.4", linewidth=1)
+    axes.set_xscale("log")
+    ticks = [tick for tick in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if _within(tick, bars)]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(rows, [bar.label for bar in bars], fontsize="small")
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel="times better than the peer (dashes: target)")
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
+def _within(tick: float, bars: Sequence[RatioBar]) -> bool:
+    marks = [1.0, *(mark for bar in bars for mark in (bar.low, bar.high, bar.target or 1.0))]
+    return bool(min(marks) / 1.3 <= tick <= 1.3 * max(marks))
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the library's version among its metadata the picture changes only when the rows do.
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import tyro
 from palaestra.agents.evaluation.claims import Claim, Verdict, belongs, read_claims, verdict
 from palaestra.agents.evaluation.rows import Row, pool, read_rows
 from palaestra.agents.evaluation.statistics import Interval
+from palaestra.scripts.speed_report import newest_rows, picture_file, ratio_bars, speed_section
 
 HEADER = """# Results
 
@@ -78,16 +78,19 @@ def report_text(results: Path) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for (claim, rows), found in zip(measured, verdicts, strict=True):
         lines += ["", *_section(claim, rows, found)]
-    lines += _speed_section(results / "speed" / "core.jsonl")
+    lines += speed_section(results)
     return "\n".join(lines) + "\n"
 
 
 def draw_pictures(results: Path) -> list[Path]:
-    """Draw the learning curves of all claims that have rows; return the files (none without matplotlib)."""
+    """Draw the learning curves of all claims, and the ratios of all timings, that have rows; return the files.
+
+    None are drawn without matplotlib.
+    """
     if find_spec("matplotlib") is None:
         print("matplotlib is not installed (pip install palaestra[plots]); the pictures stay as they are")
         return []
-    from palaestra.scripts.plots import learning_curves
+    from palaestra.scripts.plots import learning_curves, ratio_picture
 
     drawn = []
     for claim in read_claims(results / "claims"):
@@ -97,6 +100,11 @@ def draw_pictures(results: Path) -> list[Path]:
             bound = None if claim.comparator is not None else claim.margin
             learning_curves(path, f"{claim.agent} on {claim.env}", claim.metric, curves, bound)
             drawn.append(path)
+    for suite, rows in newest_rows(results).items():
+        bars = ratio_bars(rows)
+        if bars:
+            ratio_picture(picture_file(results, suite), f"palaestra speed {suite}", bars)
+            drawn.append(picture_file(results, suite))
     return drawn
 
 
@@ -121,41 +129,6 @@ def claim_curves(claim: Claim, rows: Sequence[Row]) -> dict[str, list[Row]]:
 def rows_file(results: Path, claim: Claim) -> Path:
     """Return the file that a claim's rows are appended to."""
     return results / f"{claim.name}.jsonl"
-
-
-def _speed_section(path: Path) -> list[str]:
-    """Return the newest timing of each part of `palaestra speed core`."""
-    if not path.exists():
-        return []
-    newest = {row["part"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
-    lines = [
-        "",
-        "## Speed",
-        "",
-        "Timings against stable-baselines3, interleaved in one process ([rows](speed/core.jsonl)). A ratio above 1",
-        "means that ours is faster; it is the median over turns, or of medians where turns are seeds.",
-        "",
-        "| part | ours | theirs | unit | ratio | spread | threads | idle CPU | not solved (ours, theirs) |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for part, row in newest.items():
-        ours, theirs = median(row["ours"]), median(row["theirs"])
-        spread = f"{min(row['ratios']):.2f} to {max(row['ratios']):.2f}"
-        idle = "–" if row["idle_cpu"] is None else f"{row['idle_cpu']:.0%}"
-        solved = row["details"].get("solved")
-        missed = "–" if solved is None else ", ".join(str(side.count(False)) for side in solved.values())
-        cells = (
-            part,
-            _number(ours),
-            _number(theirs),
-            row["unit"],
-            f"{row['ratio']:.2f}",
-            spread,
-            str(row["threads"]),
-            idle,
-        )
-        lines.append(f"| {' | '.join(cells)} | {missed} |")
-    return lines
 
 
 def _section(claim: Claim, rows: Sequence[Row], found: Verdict) -> list[str]:

@@ -2,142 +2,299 @@
 
 from __future__ import annotations
 
-import json
-import statistics
+import difflib
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import torch
 import tyro
 from rich.table import Table
 
-from palaestra.agents.evaluation import provenance
 from palaestra.scripts.options import console
+from palaestra.scripts.timing import (
+    IDLE_ENOUGH,
+    OURS,
+    Load,
+    SpeedRow,
+    Timing,
+    append_row,
+    missing,
+    number_text,
+    under_load,
+)
+
+SB3 = {"stable_baselines3": "pip install 'palaestra[sb3]'"}
+MUJOCO = {"mujoco": "pip install 'palaestra[mujoco]'"}
+NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
+"""Read once, when NumPy is loaded."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that is timed.
+
+    Attributes:
+        name: Its name within the suite.
+        about: What it is, in one line.
+        function: Where the function stands that times it, "module:name" within `palaestra.scripts`; it takes the
+            number of repeats and returns a `Timing`.
+        targets: The ratio to reach by peer; under `OURS` the number that is to be reached, a rate at least, any other
+            number at most.
+        needs: Packages without which nothing can be compared, and how to install them.
+    """
+
+    name: str
+    about: str
+    function: str
+    targets: Mapping[str, float] = field(default_factory=dict)
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, repeats: int) -> Timing:
+        """Time it.
+
+        Raises:
+            ValueError: If a target is of no side that is timed or would be if it were installed.
+        """
+        module, _, name = self.function.partition(":")
+        time_it: Callable[[int], Timing] = getattr(import_module(f"palaestra.scripts.{module}"), name)
+        timing = replace(time_it(repeats), name=self.name)
+        for side in self.targets:
+            if side not in timing.sides and side not in timing.skipped:
+                raise ValueError(f"{self.name}: target of {side!r}; expected one of {', '.join(timing.sides)}")
+        return timing
+
+
+SUITES: dict[str, tuple[Part, ...]] = {
+    "core": (
+        Part("sac-update", "SAC's update on HalfCheetah's spaces", "speed_updates:sac", needs=SB3 | MUJOCO),
+        Part("ppo-update", "PPO's minibatches on OneStoreBacklog", "speed_core:ppo_update", needs=SB3),
+        Part("ppo-solve", "PPO's time to 1 % of OneStoreBacklog's optimum", "speed_core:ppo_solve", needs=SB3),
+    ),
+    "worlds": (
+        Part(
+            "half-cheetah",
+            "HalfCheetah-v5, 64 rows",
+            "speed_worlds:half_cheetah",
+            {"SyncVectorEnv": 1.8, "AsyncVectorEnv": 3.5, "envpool": 1.0},
+            MUJOCO,
+        ),
+        Part(
+            "cart-pole",
+            "CartPole-v1, 1,024 rows",
+            "speed_worlds:cart_pole",
+            {"SyncVectorEnv": 50.0, "CartPoleVectorEnv": 0.6},
+        ),
+        Part("pendulum", "Pendulum-v1, 1,024 rows", "speed_worlds:pendulum", {"SyncVectorEnv": 50.0}),
+        Part(
+            "door-key",
+            "MiniGrid-DoorKey-8x8, 1,024 rows, against the single env",
+            "speed_worlds:door_key",
+            {"gym.make": 80.0, "envpool": 1.5},
+        ),
+        Part("single-cart-pole", "one CartPole", "speed_worlds:single_cart_pole", {OURS: 60_000.0}),
+    ),
+    "updates": (
+        Part(
+            "sac",
+            "SAC's update, width and batch 256",
+            "speed_updates:sac",
+            {"stable_baselines3.SAC.train": 1.3, "matrix products": 0.65},
+            SB3 | MUJOCO,
+        ),
+        Part(
+            "td3",
+            "TD3's update, width and batch 256",
+            "speed_updates:td3",
+            {"stable_baselines3.TD3.train": 1.3, "matrix products": 0.65},
+            SB3 | MUJOCO,
+        ),
+        Part(
+            "dqn",
+            "DQN's update, width and batch 256",
+            "speed_updates:dqn",
+            {"stable_baselines3.DQN.train": 1.3, "matrix products": 0.65},
+            SB3,
+        ),
+        Part(
+            "ppo-autograd",
+            "PPO's minibatches on OneStoreBacklog, by autograd",
+            "speed_core:ppo_update_autograd",
+            {"stable_baselines3.PPO.train": 1.5},
+            SB3,
+        ),
+        Part(
+            "ppo-by-hand",
+            "the same with the gradient derived by hand",
+            "speed_core:ppo_update",
+            {"stable_baselines3.PPO.train": 3.0},
+            SB3,
+        ),
+        Part(
+            "many-seeds",
+            "SAC's updates of 8 seeds together against those of one (on a GPU, half as fast at least)",
+            "speed_seeds:sac",
+            needs=MUJOCO,
+        ),
+    ),
+    "solve": (
+        Part("cart-pole", "CartPole-v1 to 475", "speed_solve:CART_POLE", {"stable_baselines3.PPO": 2.0}, SB3),
+        Part("pendulum", "Pendulum-v1 to -200", "speed_solve:PENDULUM", {"stable_baselines3.SAC": 1.5}, SB3),
+        Part(
+            "door-key",
+            "MiniGrid-DoorKey-5x5 to .9",
+            "speed_solve:DOOR_KEY",
+            {"stable_baselines3.PPO": 10.0, "stable_baselines3.PPO, without normalisation": 10.0},
+            SB3,
+        ),
+        Part("acrobot", "Acrobot-v1 to -100", "speed_solve:ACROBOT", {"stable_baselines3.PPO": 3.0}, SB3),
+    ),
+    "memory": (
+        Part(
+            "replay", "replay of 1e6 HalfCheetah transitions", "speed_memory:replay", {"raw arrays": round(1 / 1.1, 3)}
+        ),
+        Part("checkpoint", "bytes a checkpoint of it writes for 10,000 new rows", "speed_memory:checkpoint"),
+        Part("growth-off-policy", "growth of SAC over 1e6 steps", "speed_memory:growth_off_policy", {OURS: 1.0}),
+        Part("growth-on-policy", "growth of PPO over 1e6 steps", "speed_memory:growth_on_policy", {OURS: 1.0}),
+    ),
+}
+"""All parts by suite."""
 
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """Compare the suite's speed with stable-baselines3's.
+    """Compare the suite's speed with its peers'.
 
-    Ours and theirs take turns in the same process, so that a machine whose speed drifts drifts for both; the ratio of
-    each turn is what counts. Run it on an otherwise idle machine: the idle share is printed and stored.
+    All sides take turns in the same process, first in one order, then in the other, so that a machine whose speed
+    drifts drifts for all; the ratio of each turn is what counts. Run it on an otherwise idle machine: its idle share
+    before and during each part is printed and stored, with a warning where it was not idle.
     """
 
-    suite: Annotated[Literal["core"], tyro.conf.Positional] = "core"
-    """What to time: core is SAC's update and PPO's time to the optimum of OneStoreBacklog."""
-    only: Literal["sac-update", "ppo-update", "ppo-solve"] | None = None
+    suite: Annotated[Literal["core", "worlds", "updates", "solve", "memory"], tyro.conf.Positional] = "core"
+    """What to time: core, a few of all; worlds, steps of vector envs; updates, gradient steps of agents; solve,
+    wall time of training to equal quality; memory, bytes of replay and checkpoints, and growth."""
+    only: str | None = None
     """Time one of its parts alone."""
     repeats: int = 5
-    """Turns of each side, at least 3."""
+    """Turns of each side, or seeds for solve; at least 3."""
     results: Path | None = None
     """Folder of results, to whose speed/ the rows are appended; by default they are only printed."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One part: how fast each side was in every turn, in units of `unit` (higher is better for rates)."""
-
-    name: str
-    unit: str
-    ours: list[float]
-    theirs: list[float]
-    threads: int
-    ratio_of: Literal["turns", "medians"]
-    details: Mapping[str, Any]
-
-    def ratios(self) -> list[float]:
-        """Return how many times faster ours was, turn by turn."""
-        faster = [(o / t) if self.unit.endswith("/s") else (t / o) for o, t in zip(self.ours, self.theirs, strict=True)]
-        return faster
-
-    def ratio(self) -> float:
-        """Return the median ratio, or the ratio of the medians where the turns are different seeds."""
-        if self.ratio_of == "turns":
-            return statistics.median(self.ratios())
-        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
-        return theirs / ours
+    list: bool = False
+    """List the suites and their parts, and time nothing."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run the parts, print the ratios and append the rows."""
+    """Run the parts of a suite, print the ratios and append the rows."""
     options = tyro.cli(SpeedOptions, prog="palaestra speed", args=arguments)
-    if options.repeats < 3:
-        print(f"palaestra speed: repeats={options.repeats}; expected at least 3", file=sys.stderr)
-        return 2
+    if options.list:
+        list_parts()
+        return 0
     try:
-        from palaestra.scripts import speed_core
-    except ImportError as error:
-        print(f"palaestra speed: {error} (pip install 'palaestra[sb3,mujoco]')", file=sys.stderr)
+        parts = chosen_parts(options)
+    except ValueError as error:
+        print(f"palaestra speed: {error}", file=sys.stderr)
         return 2
-    parts: dict[str, Callable[[int], Timing]] = {
-        "sac-update": speed_core.sac_update,
-        "ppo-update": speed_core.ppo_update,
-        "ppo-solve": speed_core.ppo_solve,
-    }
-    table = Table("part", "ours", "theirs", "unit", "ratio", "spread", "threads", "idle CPU", box=None)
-    for name in [options.only] if options.only else list(parts):
-        assert name is not None
-        meter = provenance.CpuMeter()
-        timing = parts[name](options.repeats)
-        idle = meter.idle_share()
-        spread = f"{min(timing.ratios()):.2f} to {max(timing.ratios()):.2f}"
-        medians = [f"{statistics.median(values):,.1f}" for values in (timing.ours, timing.theirs)]
-        ratio, share = f"{timing.ratio():.2f}", "-" if idle is None else f"{idle:.0%}"
-        table.add_row(name, *medians, timing.unit, ratio, spread, str(timing.threads), share)
+    if NUMPY_THREADS not in os.environ:
+        # torch is given its threads part by part; NumPy's products, which only ours uses, would take all cores.
+        limited = {**os.environ, NUMPY_THREADS: "1"}
+        return subprocess.call([sys.executable, "-m", "palaestra.cli", "speed", *arguments], env=limited)
+    return time_parts(parts, options)
+
+
+def time_parts(parts: Sequence[Part], options: SpeedOptions) -> int:
+    """Time the parts, print the ratios and append the rows; return 1 if none of them could be timed."""
+    table = Table("part", OURS, "peer", "", "unit", "ratio", "spread", "target", "threads", "idle CPU", box=None)
+    timed = 0
+    for part in parts:
+        absent = missing(part.needs)
+        for package, install in absent.items():
+            print(f"{part.name} is skipped: {package} is not installed ({install})", flush=True)
+        if absent:
+            continue
+        timing, load = under_load(lambda part=part: part.run(options.repeats))  # type: ignore[misc]
+        for side, install in timing.skipped.items():
+            print(f"{part.name}, without {side}: it is not installed ({install})", flush=True)
+        if not load.idle_enough:
+            print(f"warning: {part.name}: {load_warning(load)}", file=sys.stderr, flush=True)
+        row = SpeedRow.now(options.suite, timing, part.targets, load)
         if options.results is not None:
-            append(options.results / "speed" / f"{options.suite}.jsonl", timing, idle)
+            append_row(options.results, row)
+        add_lines(table, row)
+        timed += 1
+    if timed:
+        console().print(table)
+    return 0 if timed else 1
+
+
+def chosen_parts(options: SpeedOptions) -> list[Part]:
+    """Return the parts to time.
+
+    Raises:
+        ValueError: If there are too few repeats, or the suite has no part of the name; near ones are suggested.
+    """
+    if options.repeats < 3:
+        raise ValueError(f"repeats={options.repeats}; expected at least 3")
+    parts = {part.name: part for part in SUITES[options.suite]}
+    if options.only is None:
+        return [*parts.values()]
+    if options.only not in parts:
+        near = difflib.get_close_matches(options.only, parts, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(parts)}"
+        raise ValueError(f"only={options.only!r} is no part of {options.suite}; {hint}")
+    return [parts[options.only]]
+
+
+def list_parts() -> None:
+    """Print the suites and their parts, with what is to be reached."""
+    table = Table("suite", "part", "what", "target", box=None)
+    for suite, parts in SUITES.items():
+        for part in parts:
+            table.add_row(suite, part.name, part.about, "; ".join(target_texts(part.targets)))
     console().print(table)
-    return 0
 
 
-def append(path: Path, timing: Timing, idle: float | None) -> None:
-    """Append one timing as a row."""
-    revision, modified = provenance.git_state()
-    row = {
-        "part": timing.name,
-        "unit": timing.unit,
-        "ours": timing.ours,
-        "theirs": timing.theirs,
-        "ratios": timing.ratios(),
-        "ratio": timing.ratio(),
-        "ratio_of": timing.ratio_of,
-        "threads": timing.threads,
-        "details": dict(timing.details),
-        "idle_cpu": idle,
-        "versions": provenance.package_versions(),
-        "hardware": provenance.hardware(),
-        "revision": revision,
-        "modified": modified,
-        "command": f"palaestra speed core --only {timing.name} --repeats {len(timing.ours)} --results results",
-        "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, sort_keys=True) + "\n")
+def target_texts(targets: Mapping[str, float]) -> list[str]:
+    """Return what is to be reached, one text a target."""
+    return [
+        number_text(target) if side == OURS else f"{number_text(target)} × {side}" for side, target in targets.items()
+    ]
 
 
-def interleaved(
-    name: str,
-    unit: str,
-    ours: Callable[[], float],
-    theirs: Callable[[], float],
-    repeats: int,
-    threads: int,
-    details: Mapping[str, Any],
-) -> Timing:
-    """Return the rates of two functions that take turns; each returns units of work done per call, warmed up once."""
+def load_warning(load: Load) -> str:
+    """Return what stood in the way of a fair timing."""
+    before = "?" if load.idle_before is None else f"{load.idle_before:.0%}"
+    others = "?" if load.others_during is None else f"{load.others_during:.0%}"
+    return (
+        f"the machine was {before} idle before, and other processes took {others} of it meanwhile; the ratios mean "
+        f"little unless it is at least {IDLE_ENOUGH:.0%} idle"
+    )
 
-    def rate(work: Callable[[], float]) -> float:
-        begun = time.perf_counter()
-        done = work()
-        return done / (time.perf_counter() - begun)
 
-    torch.set_num_threads(threads)
-    ours(), theirs()
-    pairs = [(rate(ours), rate(theirs)) for _ in range(repeats)]
-    return Timing(name, unit, [o for o, _ in pairs], [t for _, t in pairs], threads, "turns", details)
+def add_lines(table: Table, row: SpeedRow) -> None:
+    """Add a line for each peer of a row, or one line where it has none."""
+    timing = row.timing
+    share = "-" if row.load.idle_during is None else f"{row.load.idle_during:.0%}"
+    for peer in timing.peers or [OURS]:
+        first = peer == (timing.peers or [OURS])[0]
+        spread = f"{min(timing.ratios(peer)):.2f} to {max(timing.ratios(peer)):.2f}"
+        theirs = ("-", "-", "-", "-") if peer == OURS else (
+            peer, number_text(timing.median(peer)), f"{timing.ratio(peer):.2f}", spread
+        )  # fmt: skip
+        target = row.targets.get(peer)
+        reached = "-" if target is None else number_text(target) + ("" if row.reached(peer) else ", missed")
+        table.add_row(
+            timing.name if first else "",
+            number_text(timing.median(OURS)),
+            theirs[0],
+            theirs[1],
+            timing.unit,
+            theirs[2],
+            theirs[3],
+            reached,
+            str(timing.threads),
+            share,
+        )

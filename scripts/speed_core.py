@@ -1,12 +1,12 @@
-"""The parts of `palaestra speed core`: SAC's and PPO's updates, and PPO's time to the optimum of OneStoreBacklog."""
+"""PPO on OneStoreBacklog: its minibatches, and its time to the optimum, against stable-baselines3's."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import stable_baselines3
 import torch
 from stable_baselines3.common.logger import configure
@@ -17,71 +17,36 @@ from palaestra.agents.registry import agent_class, make_agent, preset
 from palaestra.agents.training.config import make_config
 from palaestra.envs.sb3 import sb3_vec_env
 from palaestra.scripts.claim_run import PeerPolicy
-from palaestra.scripts.speed import Timing, interleaved
+from palaestra.scripts.speed_solve import Learner, OurLearner, SolveClock, time_to_quality
+from palaestra.scripts.timing import OURS, Timing, interleaved
 
 STORE = "palaestra/OneStoreBacklog-v0"
 GAP = 0.01
-SOLVE_LIMIT = 4_000_000
+SOLVE_LIMIT = 2_000_000
 LOOK_EVERY = 200_000
+PEER = "stable_baselines3.PPO"
 
 
-def sac_update(repeats: int, threads: int = 2, updates: int = 100, width: int = 256, batch: int = 256) -> Timing:
-    """Time SAC's update on HalfCheetah's spaces, sampling included, against `SAC.train` of stable-baselines3."""
-    env_id, rows = "HalfCheetah-v5", 10_000
-    generator = np.random.default_rng(0)
-    hidden = (width, width)
-    ours = make_agent("sac", env_id, preset_name=None, device="cpu", hidden=hidden, batch_size=batch, buffer_size=rows)
-    theirs = stable_baselines3.SAC(
-        "MlpPolicy", env_id, device="cpu", buffer_size=rows, batch_size=batch, policy_kwargs={"net_arch": list(hidden)}
-    )
-    theirs.set_logger(configure(None, []))
-    observation, following = generator.normal(size=(2, rows, 17)).astype(np.float32)
-    action = generator.uniform(-1.0, 1.0, (rows, 6)).astype(np.float32)
-    reward = generator.normal(size=rows).astype(np.float32)
-    never = np.zeros(rows, bool)
-    ours.streams()["replay"].add(
-        {
-            "observation": observation,
-            "action": action,
-            "reward": reward,
-            "next_observation": following,
-            "terminated": never,
-            "truncated": never,
-        }
-    )
-    assert theirs.replay_buffer is not None
-    for row in range(rows):
-        theirs.replay_buffer.add(
-            observation[row], following[row], action[row], reward[row : row + 1], never[row : row + 1], [{}]
-        )
-
-    def our_updates() -> float:
-        ours.updates_owed = updates  # type: ignore[attr-defined]
-        ours.make_updates()  # type: ignore[attr-defined]
-        return updates
-
-    def their_updates() -> float:
-        theirs.train(updates, batch)
-        return updates
-
-    details = {"env": env_id, "width": width, "batch": batch, "peer": "stable_baselines3.SAC.train"}
-    return interleaved("sac-update", "updates/s", our_updates, their_updates, repeats, threads, details)
-
-
-def ppo_update(repeats: int, threads: int = 1) -> Timing:
+def ppo_update(repeats: int) -> Timing:
     """Time PPO's passes over one rollout of OneStoreBacklog with the preset, against `PPO.train`."""
+    return _ppo_update(repeats, {"gradient": "derived by hand"}, lambda agent: None)
+
+
+def ppo_update_autograd(repeats: int) -> Timing:
+    """Time the same with autograd in place of the gradient derived by hand."""
+
+    def by_autograd(agent: Any) -> None:
+        agent.gradient = agent.backpropagate
+
+    return _ppo_update(repeats, {"gradient": "autograd"}, by_autograd)
+
+
+def _ppo_update(repeats: int, details: dict[str, Any], prepare: Callable[[Any], None], threads: int = 1) -> Timing:
     config = _config()
+    torch.set_num_threads(threads)
     ours: Any = make_agent("ppo", STORE, device="cpu")
-    ours.target_timesteps = SOLVE_LIMIT
-    ours.collector.start()
-    while ours.rollout.position < ours.rollout.steps - 1:
-        ours.training_step()
-    improve, rollout = ours.improve, ours.rollout
-    # The rollout is filled and kept: what is timed is learning from it, again and again.
-    ours.improve = lambda filled: None
-    ours.training_step()
-    rollout.position = rollout.steps
-    rollout.compute_advantages(config.gamma, config.gae_lambda)
+    prepare(ours)
+    improve, rollout = _filled_rollout(ours)
     theirs = peer_ppo(config, seed=0)
     theirs.set_logger(configure(None, []))
     _, callback = theirs._setup_learn(SOLVE_LIMIT)
@@ -97,76 +62,59 @@ def ppo_update(repeats: int, threads: int = 1) -> Timing:
         theirs.train()
         return minibatches
 
-    details = {"env": STORE, "batch": config.batch_size, "hidden": config.hidden, "peer": "stable_baselines3.PPO.train"}
-    return interleaved("ppo-update", "minibatches/s", our_updates, their_updates, repeats, threads, details)
+    details = {"env": STORE, "batch": config.batch_size, "hidden": config.hidden, **details}
+    sides = {OURS: our_updates, f"{PEER}.train": their_updates}
+    return interleaved("ppo-update", "minibatches/s", sides, repeats, threads, details)
+
+
+def _filled_rollout(agent: Any) -> tuple[Callable[[Any], None], Any]:
+    """Return what learns from a rollout, and a rollout that is filled and kept, to be learnt from again and again."""
+    rollout, improve = agent.rollout, agent.improve
+    agent.target_timesteps = SOLVE_LIMIT
+    agent.collector.start()
+    while rollout.position < rollout.steps - 1:
+        agent.training_step()
+    agent.improve = rollout.clear = lambda *filled: None
+    agent.training_step()
+    return improve, rollout
 
 
 def ppo_solve(repeats: int, threads: int = 1) -> Timing:
     """Time PPO from the start of training until the gap to the optimal long-run cost is at most 1 %, seed by seed.
 
-    Both sides have the same hyperparameters (our preset) and learning-rate schedule, and are looked at every 200,000
-    steps while their clocks stand still. Stable-baselines3 steps our batched face through the adapter, its faster one.
-    A seed that does not get there counts with the time of its whole budget, and is named.
+    Both sides have the same hyperparameters (our preset) and learning-rate schedule. Stable-baselines3 steps our
+    batched face through the adapter, its faster one.
     """
-    torch.set_num_threads(threads)
     config = _config()
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    steps: dict[str, list[int]] = {"ours": [], "theirs": []}
-    solved: dict[str, list[bool]] = {"ours": [], "theirs": []}
-    for seed in range(repeats):
-        # Sides take turns in going first, so that neither always meets a warmer machine.
-        for side in ("ours", "theirs") if seed % 2 == 0 else ("theirs", "ours"):
-            clock = _solve_ours(seed) if side == "ours" else _solve_theirs(config, seed)
-            seconds[side].append(clock.seconds)
-            steps[side].append(clock.steps)
-            solved[side].append(clock.solved)
-            reached = "" if clock.solved else ", gap not reached"
-            print(f"seed {seed}, {side}: {clock.seconds:.1f} s, {clock.steps:,} steps{reached}", flush=True)
+    learners: dict[str, Learner] = {OURS: OurLearner("ppo", STORE, SOLVE_LIMIT), PEER: _PeerOnStore(config)}
     details = {
         "env": STORE,
         "gap": GAP,
-        "steps": steps,
-        "solved": solved,
+        "budget": SOLVE_LIMIT,
         "face": "batched, through the adapter",
-        "peer": "stable_baselines3.PPO",
         "single_face_ratio": _single_face_ratio(config),
     }
-    return Timing("ppo-solve", "s", seconds["ours"], seconds["theirs"], threads, "medians", details)
+    return time_to_quality("ppo-solve", learners, _gap_closed, LOOK_EVERY, repeats, threads, details)
 
 
-class _Clock:
-    """Counts training time until the gap is small enough; stands still while looking."""
-
-    def __init__(self, policy: Any, seed: int) -> None:
-        self.policy, self.seed = policy, seed
-        self.seconds, self.steps, self.looks, self.solved = 0.0, 0, 0, False
-        self.resumed = time.perf_counter()
-
-    def look(self, steps: int) -> bool:
-        """Return whether to go on."""
-        if steps < (self.looks + 1) * LOOK_EVERY:
-            return True
-        self.looks, self.steps = steps // LOOK_EVERY, steps
-        self.seconds += time.perf_counter() - self.resumed
-        result = evaluate(self.policy, STORE, episodes=32, seed=self.seed, long_run_rows=16)
-        assert result.gap is not None
-        self.resumed = time.perf_counter()
-        self.solved = result.gap.estimate <= GAP
-        return not self.solved
+def _gap_closed(policy: Any, seed: int) -> bool:
+    gap = evaluate(policy, STORE, episodes=32, seed=seed, long_run_rows=16).gap
+    assert gap is not None
+    return gap.estimate <= GAP
 
 
-def _solve_ours(seed: int) -> _Clock:
-    agent = make_agent("ppo", STORE, seed=seed, device="cpu")
-    clock = _Clock(agent, seed)
-    agent.learn(SOLVE_LIMIT // 2, lambda agent: clock.look(agent.num_timesteps))
-    return clock
+class _PeerOnStore:
+    """Stable-baselines3's PPO on OneStoreBacklog."""
 
+    def __init__(self, config: Any) -> None:
+        self.config = config
 
-def _solve_theirs(config: Any, seed: int) -> _Clock:
-    model = peer_ppo(config, seed)
-    clock = _Clock(PeerPolicy(model), seed)
-    model.learn(SOLVE_LIMIT // 2, callback=lambda local, outer: clock.look(model.num_timesteps))
-    return clock
+    def train(self, seed: int, clock: SolveClock) -> None:
+        """Train from a seed."""
+        model = peer_ppo(self.config, seed)
+        clock.start(PeerPolicy(model))
+        model.learn(SOLVE_LIMIT, callback=lambda local, outer: clock.go_on(model.num_timesteps, model._n_updates))
+        clock.stop(model.num_timesteps)
 
 
 def peer_ppo(config: Any, seed: int, batched: bool = True) -> stable_baselines3.PPO:

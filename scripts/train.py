@@ -13,11 +13,14 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from palaestra.agents.agent import Agent
 from palaestra.agents.registry import agent_class, agent_ids, import_agent, preset
 from palaestra.agents.training.config import AgentConfig
 from palaestra.agents.training.run import Run, RunConfig, default_directory
 from palaestra.scripts.options import parse_assignments
+from palaestra.scripts.parallel import available_cores
+from palaestra.scripts.seed_training import Vectorise, train_seeds
+from palaestra.scripts.seeds import SeedGroup, parse_seeds
+from palaestra.wrappers.vectorize import Backend
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,24 @@ class TrainOptions:
     """Env steps to train for, all parallel envs together."""
     seed: int = 0
     """Seed of everything random in the run."""
+    seeds: str | None = None
+    """Several seeds at once, e.g. 0..7 or 0,3,5: each in a process of its own, equal to its single run."""
+    jobs: int = 0
+    """With --seeds: processes at the same time; 0 takes one per core."""
+    vectorise_seeds: Vectorise = "auto"
+    """With --seeds: make the updates of all seeds at once, in one process; auto does so on a GPU."""
     env_kwargs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
     """Arguments of the env, e.g. lead_time=2 underage_cost=4."""
+    backend: Backend = "auto"
+    """What steps the rows of the env: auto takes the fastest that can be resumed. Evaluation takes the id's own env."""
     preset: bool = True
     """Start from the tuned settings for this agent and env id, where there are any."""
     name: str | None = None
-    """Run directory; by default runs/AGENT-ENV-seedN."""
+    """Run directory; by default runs/AGENT-ENV-seedN. With --seeds it holds a run directory for each."""
     device: str = "auto"
     """cpu, cuda or auto."""
     threads: int = 0
-    """Threads of torch; 0 takes one per physical core for wide networks and one for narrow ones."""
+    """Threads of torch; 0 takes one per physical core for wide networks and one for narrow ones and for --seeds."""
     log_freq: int = 1_000
     """Env steps between two lines of the logs."""
     eval_freq: int = 0
@@ -67,31 +78,63 @@ class TrainOptions:
 def main(arguments: list[str]) -> int:
     """Parse the command line, train, and return the exit status."""
     options, config = parse(arguments)
-    set_threads(options.threads, config)
     try:
-        run_config = RunConfig(
-            agent=options.agent,
-            env=options.env,
-            total_timesteps=options.total_timesteps,
-            seed=options.seed,
-            env_kwargs=parse_assignments(options.env_kwargs),
-            config={} if config is None else config.to_dict(),
-            preset=config is None,
-            device=options.device,
-            threads=torch.get_num_threads(),
-            log_freq=options.log_freq,
-            eval_freq=options.eval_freq,
-            eval_episodes=options.eval_episodes,
-            checkpoint_freq=options.checkpoint_freq,
-            tensorboard=options.tensorboard,
-            video=options.video,
-        )
+        if options.seeds is not None:
+            return start_seeds(options, config)
+        if options.jobs:
+            raise ValueError(f"jobs={options.jobs}; expected none without --seeds")
+        set_threads(options.threads, config)
+        run_config = make_run_config(options, config, torch.get_num_threads())
         directory = Path(options.name) if options.name else default_directory(run_config)
         run = Run.create(directory, run_config)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"palaestra train: {error}", file=sys.stderr)
         return 2
     return train(run, progress=options.progress, profile=options.profile)
+
+
+def make_run_config(options: TrainOptions, config: AgentConfig | None, threads: int) -> RunConfig:
+    """Return what a run is made from, as the command line has it."""
+    return RunConfig(
+        agent=options.agent,
+        env=options.env,
+        total_timesteps=options.total_timesteps,
+        seed=options.seed,
+        env_kwargs=parse_assignments(options.env_kwargs),
+        backend=options.backend,
+        config={} if config is None else config.to_dict(),
+        preset=config is None,
+        device=options.device,
+        threads=threads,
+        log_freq=options.log_freq,
+        eval_freq=options.eval_freq,
+        eval_episodes=options.eval_episodes,
+        checkpoint_freq=options.checkpoint_freq,
+        tensorboard=options.tensorboard,
+        video=options.video,
+    )
+
+
+def start_seeds(options: TrainOptions, config: AgentConfig | None) -> int:
+    """Train several seeds in a new folder; return the exit status."""
+    assert options.seeds is not None
+    seeds, jobs = parse_seeds(options.seeds), processes(options.jobs)
+    run_config = make_run_config(options, config, options.threads or 1)
+    directory = Path(options.name) if options.name else default_directory(run_config, seeds=options.seeds)
+    group = SeedGroup.create(directory, seeds, run_config)
+    print(f"{options.agent} on {options.env}, {len(seeds)} seeds: {directory}", flush=True)
+    return train_seeds(group, options.vectorise_seeds, jobs, progress=options.progress, profile=options.profile)
+
+
+def processes(jobs: int) -> int:
+    """Return how many processes run at the same time: as many as asked for, or one per core.
+
+    Raises:
+        ValueError: If it is a negative number.
+    """
+    if jobs < 0:
+        raise ValueError(f"jobs={jobs}; expected at least 0")
+    return jobs or available_cores()
 
 
 def train(run: Run, *, progress: bool, profile: bool) -> int:
@@ -109,7 +152,7 @@ def train(run: Run, *, progress: bool, profile: bool) -> int:
         )
         return 1
     if profile:
-        print_profile(agent)
+        print(*agent.profiler.lines(), sep="\n")
     if run.interrupted:
         print(
             f"interrupted at env step {agent.num_timesteps} and saved. Continue with: palaestra resume {run.directory}"
@@ -128,7 +171,12 @@ def parse(arguments: list[str]) -> tuple[TrainOptions, AgentConfig | None]:
     early.add_argument("--agent")
     early.add_argument("--env")
     early.add_argument("--no-preset", action="store_true")
+    early.add_argument("--seed")
+    early.add_argument("--seeds")
     known, _ = early.parse_known_args(arguments)
+    if known.seed is not None and known.seeds is not None:
+        print(f"palaestra train: --seed {known.seed} and --seeds {known.seeds}; expected one of them", file=sys.stderr)
+        raise SystemExit(2)
     if known.agent is None:
         options = tyro.cli(
             TrainOptions,
@@ -167,11 +215,3 @@ def set_threads(threads: int, config: AgentConfig | None) -> None:
         torch.set_num_threads(threads)
     elif max(getattr(config, "hidden", (256,)) or (1,)) < 128:
         torch.set_num_threads(1)
-
-
-def print_profile(agent: Agent) -> None:
-    """Print the seconds and shares of each phase of training."""
-    seconds = agent.profiler.seconds
-    total = sum(seconds.values()) or 1.0
-    for name, value in seconds.items():
-        print(f"  {name:<10} {value:8.2f} s  {100 * value / total:5.1f} %")

@@ -110,26 +110,3 @@ def test_curve_points_are_means_over_seeds(make_result_row):
 
 def test_the_committed_report_is_what_the_committed_rows_say():
     assert (COMMITTED / "README.md").read_text(encoding="utf-8") == report.report_text(COMMITTED)
-
-
-def test_the_report_shows_the_newest_timing_of_each_part(tmp_path):
-    row = {
-        "part": "ppo-solve",
-        "ours": [2.0, 4.0, 3.0],
-        "theirs": [6.0, 6.0, 9.0],
-        "ratios": [3.0, 1.5, 3.0],
-        "ratio": 2.0,
-    }
-    row |= {
-        "unit": "s",
-        "threads": 1,
-        "idle_cpu": 0.5,
-        "details": {"solved": {"ours": [True, False], "theirs": [True, True]}},
-    }
-    (tmp_path / "claims").mkdir()
-    (tmp_path / "speed").mkdir()
-    lines = [json.dumps({**row, "ratio": 9.0}), json.dumps(row)]
-    (tmp_path / "speed/core.jsonl").write_text("\n".join(lines) + "\n")
-    text = report.report_text(tmp_path)
-    assert "| ppo-solve | 3 | 6 | s | 2.00 | 1.50 to 3.00 | 1 | 50% | 1, 0 |" in text
-    assert "9.00" not in text
