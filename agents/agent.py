@@ -26,7 +26,7 @@ from palaestra.agents.training.optimizer import FlatAdam
 from palaestra.agents.training.profiler import Profiler
 from palaestra.agents.training.seeding import make_generator, seeded_initialisation
 from palaestra.seeding import row_seeds
-from palaestra.wrappers.vectorize import as_vector_env, make_vec
+from palaestra.wrappers.vectorize import GIVEN, as_vector_env, backend_of, make_vec
 
 EnvLike = str | gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
 
@@ -44,6 +44,7 @@ class Agent(ABC):
         seed: Seed of everything random in the run, at least 0.
         device: "cpu", "cuda", ... or "auto": the GPU where there is one.
         env_kwargs: Arguments of the env, where it is given by id.
+        backend: What steps the rows of an env given by id (see `make_vec`); resumed runs stay on theirs.
 
     Raises:
         TypeError: If the env's spaces do not fit the agent; the message says which do.
@@ -54,6 +55,8 @@ class Agent(ABC):
     action_spaces: ClassVar[tuple[type[gym.Space[Any]], ...]] = ()
     stochastic_modes: ClassVar[bool] = True
     """Whether acting with and without noise are both meaningful at evaluation."""
+    simulators_only: ClassVar[bool] = False
+    """Whether it trains through the simulator of a world and never steps its env, so that it fits no other envs."""
     unsaved: ClassVar[frozenset[str]] = frozenset(
         {
             "config",
@@ -61,6 +64,7 @@ class Agent(ABC):
             "device",
             "env_id",
             "env_kwargs",
+            "backend",
             "observation_space",
             "action_space",
             "action_map",
@@ -76,11 +80,13 @@ class Agent(ABC):
         seed: int = 0,
         device: str | torch.device = "auto",
         env_kwargs: Mapping[str, Any] | None = None,
+        backend: str = "auto",
     ) -> None:
         config = self.config_class() if config is None else config
-        vector_env = self._make_env(env, config, env_kwargs)
+        vector_env = self._make_env(env, config, env_kwargs, backend)
         self._set_up(vector_env.single_observation_space, vector_env.single_action_space, config, seed, device)
         self.env_id, self.env_kwargs = _env_identity(env, vector_env, env_kwargs)
+        self.backend = backend_of(vector_env)
         self.collector = Collector(vector_env, row_seeds(seed, "train", vector_env.num_envs))
         self._build(vector_env.num_envs)
 
@@ -124,10 +130,14 @@ class Agent(ABC):
             )
 
     def _make_env(
-        self, env: EnvLike, config: AgentConfig, env_kwargs: Mapping[str, Any] | None
+        self, env: EnvLike, config: AgentConfig, env_kwargs: Mapping[str, Any] | None, backend: str
     ) -> gym.vector.VectorEnv[Any, Any, Any]:
         if isinstance(env, str):
-            return make_vec(env, config.num_envs, env_kwargs=env_kwargs, frame_stack=config.frame_stack)
+            return make_vec(
+                env, config.num_envs, env_kwargs=env_kwargs, frame_stack=config.frame_stack, backend=backend
+            )
+        if backend != "auto":
+            raise ValueError(f"backend={backend!r}: expected 'auto' where env is an object, not an id")
         if env_kwargs:
             raise ValueError(f"env_kwargs={dict(env_kwargs)}: expected None where env is an object, not an id")
         if config.frame_stack > 1:
@@ -280,13 +290,13 @@ class Agent(ABC):
             return {key: value for key, (value, _) in batched.items()}, any(single for _, single in batched.values())
         return _batched(observation, space)
 
-    def set_env(self, env: EnvLike, env_kwargs: Mapping[str, Any] | None = None) -> None:
+    def set_env(self, env: EnvLike, env_kwargs: Mapping[str, Any] | None = None, backend: str = "auto") -> None:
         """Train on another env with the same spaces from the next `learn` on.
 
         Raises:
             ValueError: If its spaces or, where per-row state exists, its number of envs differ.
         """
-        vector_env = self._make_env(env, self.config, env_kwargs)
+        vector_env = self._make_env(env, self.config, env_kwargs, backend)
         for name, ours, theirs in (
             ("observation", self.observation_space, vector_env.single_observation_space),
             ("action", self.action_space, vector_env.single_action_space),
@@ -296,6 +306,7 @@ class Agent(ABC):
         if vector_env.num_envs != self.num_envs:
             raise ValueError(f"set_env: num_envs={vector_env.num_envs}; expected {self.num_envs}")
         self.env_id, self.env_kwargs = _env_identity(env, vector_env, env_kwargs)
+        self.backend = backend_of(vector_env)
         self.collector = Collector(vector_env, row_seeds(self.seed, "train", vector_env.num_envs))
         self.pending = None
 
@@ -343,9 +354,15 @@ class Agent(ABC):
             "num_envs": self.num_envs,
             "env_id": self.env_id,
             "env_kwargs": dict(self.env_kwargs),
+            "backend": self.backend,
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
         }
+
+    def recall(self, header: Mapping[str, Any]) -> None:
+        """Take back what a checkpoint's header says of the env; networks are built after it."""
+        self.env_id, self.env_kwargs = header["env_id"], header["env_kwargs"]
+        self.backend = header.get("backend", GIVEN)
 
     def save(self, path: str | Path, *, replay: bool = True) -> Path:
         """Write a checkpoint directory that `load` continues from exactly; return its path.

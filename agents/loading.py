@@ -46,8 +46,6 @@ def from_checkpoint(checkpoint: Checkpoint, env: EnvLike | None = None, *, devic
         ) from error
     agent = kind.__new__(kind)
     agent._set_up(observation_space, action_space, config, header["seed"], device)
-    agent.env_id, agent.env_kwargs = header["env_id"], header["env_kwargs"]
-    agent.backend = header.get("backend", GIVEN)
     agent.recall(header)
     agent._build(header["num_envs"])
     state = dict(checkpoint.state["agent"])

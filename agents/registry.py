@@ -19,9 +19,20 @@ if TYPE_CHECKING:
 AgentClass = TypeVar("AgentClass", bound="type[Agent]")
 
 _BUILT_IN = {
+    "bac": "palaestra.agents.policy_gradient.bpg",
+    "bpg": "palaestra.agents.policy_gradient.bpg",
+    "dqn": "palaestra.agents.value_based.dqn",
+    "harpg": "palaestra.agents.policy_gradient.harpg",
+    "hdpo": "palaestra.agents.pathwise.hdpo",
+    "n-harpg": "palaestra.agents.policy_gradient.harpg",
+    "n-pg-igt": "palaestra.agents.policy_gradient.harpg",
     "ppo": "palaestra.agents.policy_gradient.ppo",
+    "props": "palaestra.agents.policy_gradient.props",
+    "qr-dqn": "palaestra.agents.value_based.qr_dqn",
+    "reinforce": "palaestra.agents.policy_gradient.reinforce",
     "sac": "palaestra.agents.actor_critic.sac",
     "td3": "palaestra.agents.actor_critic.td3",
+    "trpo": "palaestra.agents.policy_gradient.trpo",
 }
 _AGENTS: dict[str, type[Agent]] = {}
 
@@ -114,6 +125,7 @@ def make_agent(
     device: str = "auto",
     preset_name: str | None = "auto",
     env_kwargs: Mapping[str, Any] | None = None,
+    backend: str = "auto",
     **config: Any,
 ) -> Agent:
     """Return a new agent for an env.
@@ -125,6 +137,7 @@ def make_agent(
         device: "cpu", "cuda" or "auto".
         preset_name: "auto" starts from the tuned fields for the env id, where there are any; None from the defaults.
         env_kwargs: Arguments of the env, where it is given by id.
+        backend: What steps the rows of an env given by id; see `palaestra.make_vec`.
         **config: Fields of the agent's configuration.
 
     Raises:
@@ -135,6 +148,5 @@ def make_agent(
     if preset_name not in ("auto", None):
         raise ValueError(f"make_agent: preset_name={preset_name!r}; expected 'auto' or None")
     tuned = preset(kind.agent_id, env) if preset_name == "auto" and isinstance(env, str) else {}
-    return kind(
-        env, make_config(kind.config_class, {**tuned, **config}), seed=seed, device=device, env_kwargs=env_kwargs
-    )
+    settings = make_config(kind.config_class, {**tuned, **config})
+    return kind(env, settings, seed=seed, device=device, env_kwargs=env_kwargs, backend=backend)

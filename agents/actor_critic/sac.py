@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from palaestra.agents.losses.values import squared_error_per_critic, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.actors import SquashedGaussianActor
-from palaestra.agents.nn.critic import CriticBank, polyak_update, target_copy
+from palaestra.agents.nn.critic import CriticBank, held_fixed, polyak_update, target_copy
 from palaestra.agents.nn.networks import Observation
 from palaestra.agents.registry import register_agent
 from palaestra.agents.training.metrics import Metrics
@@ -84,7 +84,9 @@ class SAC(OffPolicyAgent):
         critic_loss = 0.5 * squared_error_per_critic(values, target).sum()
         minimise(critic_loss, self.critic_optimizer)
 
-        actor_loss = (alpha * log_prob - self.critics(batch.observation, action).amin(0)).mean()
+        with held_fixed(self.critics):
+            value = self.critics(batch.observation, action).amin(0)
+        actor_loss = (alpha * log_prob - value).mean()
         minimise(actor_loss, self.actor_optimizer)
 
         polyak_update(self.critics, self.target_critics, c.tau)

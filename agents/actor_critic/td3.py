@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from palaestra.agents.losses.values import squared_error_per_critic, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.actors import DeterministicActor
-from palaestra.agents.nn.critic import CriticBank, polyak_update, target_copy
+from palaestra.agents.nn.critic import CriticBank, held_fixed, polyak_update, target_copy
 from palaestra.agents.nn.distributions import standard_normal_like
 from palaestra.agents.nn.networks import Observation
 from palaestra.agents.registry import register_agent
@@ -80,7 +80,8 @@ class TD3(OffPolicyAgent):
         minimise(critic_loss, self.critic_optimizer)
 
         if (self.num_updates + 1) % c.policy_delay == 0:
-            actor_loss = -self.critics.value(0, batch.observation, self.actor(batch.observation)).mean()
+            with held_fixed(self.critics):
+                actor_loss = -self.critics.value(0, batch.observation, self.actor(batch.observation)).mean()
             minimise(actor_loss, self.actor_optimizer)
             self.actor_loss.copy_(actor_loss.detach())
             polyak_update(self.critics, self.target_critics, c.tau)

@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 from palaestra.agents.memory.fields import flatten_fields, nest_fields
 from palaestra.agents.nn.networks import Observation
 
+DRAWS = 2**62
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -23,13 +25,15 @@ class Batch:
     next_observation: Observation
     terminated: Tensor
     truncated: Tensor
+    next_mask: Tensor | None = None
+    """Actions admissible in `next_observation` `[batch, num_actions]`, where the env masks them."""
 
 
 class ReplayBuffer:
     """A ring of the latest `capacity` transitions; one row is one transition of one env.
 
     Rows carry absolute numbers (the n-th transition ever added), which lets a checkpoint store them in immutable
-    segments. Memory is taken at the first addition, when shapes are known.
+    segments. Memory is taken at the first addition, when shapes are known, and stays where it is.
 
     Args:
         capacity: Transitions kept, at least 1.
@@ -45,6 +49,8 @@ class ReplayBuffer:
         self.capacity, self.device = capacity, device
         self.rows_written = 0
         self.fields: dict[str, Tensor] = {}
+        self.length = torch.zeros((), dtype=torch.int64, device=device)
+        """Rows kept, on the device: sampling reads it there, so that it can be captured once and replayed for ever."""
 
     def __len__(self) -> int:
         return min(self.rows_written, self.capacity)
@@ -60,6 +66,7 @@ class ReplayBuffer:
         count = len(next(iter(flat.values())))
         self.write_rows(self.rows_written, flat)
         self.rows_written += count
+        self.length.fill_(len(self))
 
     def sample(self, batch_size: int, generator: Generator | None) -> Batch:
         """Return transitions drawn uniformly with replacement.
@@ -69,7 +76,8 @@ class ReplayBuffer:
         """
         if not len(self):
             raise ValueError("ReplayBuffer.sample: the buffer is empty; expected at least one transition")
-        index = torch.randint(len(self), (batch_size,), generator=generator, device=self.device)
+        # Uniform to within one part in 2^62 / length.
+        index = torch.randint(DRAWS, (batch_size,), generator=generator, device=self.device) % self.length
         return Batch(**nest_fields({name: field.index_select(0, index) for name, field in self.fields.items()}))
 
     def read_rows(self, start: int, stop: int) -> dict[str, Tensor]:
@@ -90,6 +98,7 @@ class ReplayBuffer:
             )
         self.fields = {}
         self.rows_written = rows_written
+        self.length.fill_(len(self))
 
     def write_rows(self, start: int, rows: Mapping[str, Tensor]) -> None:
         """Write flat fields `[rows, ...]` at absolute row numbers from `start`."""

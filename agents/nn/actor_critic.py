@@ -120,6 +120,10 @@ class ActorCritic(nn.Module):
         """Return a zero recurrent state `[batch, 2 * recurrent_size]`, or None without a core."""
         return None if self.core is None else torch.zeros(batch, 2 * self.core.hidden_size, device=device)
 
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Return all parameters but the value trunk's: what the action distribution depends on."""
+        return [p for name, p in self.named_parameters() if not name.startswith("value.")]
+
     def _features(
         self, observation: Observation, state: Tensor | None, start: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:

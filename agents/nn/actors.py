@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from palaestra.agents.nn.distributions import SquashedGaussian
-from palaestra.agents.nn.networks import Observation, make_encoder, mlp
+from palaestra.agents.nn.networks import Observation, make_encoder
+from palaestra.agents.nn.stacked import SingleMLP
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -36,11 +37,12 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(observation_space, encoder)
-        self.trunk = mlp([self.encoder.features, *hidden, outputs], activation)
+        self.trunk = SingleMLP([self.encoder.features, *hidden, outputs], activation)
 
     def output(self, observation: Observation) -> Tensor:
         """Return the trunk's output `[batch, outputs]`."""
-        return self.trunk(self.encoder(observation))
+        output: Tensor = self.trunk(self.encoder(observation))
+        return output
 
 
 class SquashedGaussianActor(Actor):

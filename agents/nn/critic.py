@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from palaestra.agents.nn.networks import Observation, make_encoder, mlp
+from palaestra.agents.nn.fused import transformed
+from palaestra.agents.nn.layout import flat_view, flatten_, parameters_of
+from palaestra.agents.nn.networks import Observation, make_encoder
+from palaestra.agents.nn.stacked import StackedMLP
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class CriticBank(nn.Module):
@@ -37,24 +43,52 @@ class CriticBank(nn.Module):
         super().__init__()
         encoders = [make_encoder(observation_space, encoder) for _ in range(count)]
         self.encoders = nn.ModuleList(encoders)
-        self.trunks = nn.ModuleList(mlp([e.features + action_dim, *hidden, 1], activation) for e in encoders)
+        self.trunks = StackedMLP(count, [encoders[0].features + action_dim, *hidden, 1], activation)
+        # Encoders without parameters say the same for every critic.
+        self.encodes_once = not any(True for _ in self.encoders.parameters())
 
     def value(self, index: int, observation: Observation, action: Tensor) -> Tensor:
         """Return the values `[batch]` of one critic alone."""
         features = self.encoders[index](observation)
-        return self.trunks[index](torch.cat([features, action], -1)).squeeze(-1)
+        return self.trunks.one(index, torch.cat([features, action], -1)).squeeze(-1)
 
     def forward(self, observation: Observation, action: Tensor) -> Tensor:
         """Return values `[count, batch]` of actions `[batch, action_dim]`."""
-        return torch.stack([self.value(index, observation, action) for index in range(len(self.trunks))])
+        if self.encodes_once:
+            features = torch.cat([self.encoders[0](observation), action], -1)
+        else:
+            features = torch.stack([torch.cat([encoder(observation), action], -1) for encoder in self.encoders])
+        values: Tensor = self.trunks(features)
+        return values.squeeze(-1)
 
 
-def target_copy(module: nn.Module) -> nn.Module:
+@contextmanager
+def held_fixed(*modules: nn.Module) -> Iterator[None]:
+    """Evaluate modules inside without gradients for their parameters; gradients still flow through to their inputs."""
+    # Transforms of torch.func refuse the change; they compute gradients of what they are asked for alone.
+    parameters = [] if transformed() else [p for m in modules for p in parameters_of(m) if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def target_copy(module: Network) -> Network:
     """Return a copy whose parameters follow the original only through `polyak_update`."""
-    return copy.deepcopy(module).requires_grad_(False)
+    target = copy.deepcopy(module).requires_grad_(False)
+    flatten_(target.parameters())
+    return target
 
 
 @torch.no_grad()
 def polyak_update(online: nn.Module, target: nn.Module, tau: float) -> None:
-    """Move target parameters towards online ones: theta' <- tau theta + (1 - tau) theta', in one fused call."""
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    """Move target parameters towards online ones: theta' <- tau theta + (1 - tau) theta', in one call."""
+    followers, leaders = list(parameters_of(target)), list(parameters_of(online))
+    flat = None if transformed() else (flat_view(followers), flat_view(leaders))
+    if flat is None or flat[0] is None or flat[1] is None:
+        torch._foreach_lerp_(followers, leaders, tau)
+    else:
+        flat[0].lerp_(flat[1], tau)

@@ -6,11 +6,13 @@ Each offers `sample(generator)`, `mode()`, `log_prob(action)` `[batch]` and `ent
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from palaestra.agents.nn.fused import transformed
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -95,9 +97,10 @@ class SquashedGaussian:
         the tanh saturates.
         """
         noise = standard_normal_like(self.mean, generator)
-        u = self.mean + self.log_std.exp() * noise
-        log_prob = -0.5 * noise.square() - self.log_std - HALF_LOG_TWO_PI - log_tanh_slope(u)
-        return torch.tanh(u), log_prob.sum(-1)
+        if transformed():
+            return _squash(self.mean, self.log_std, noise)[1:]
+        action, log_prob = _SquashedSample.apply(self.mean, self.log_std, noise)
+        return action, log_prob
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return log-densities `[batch]` of actions `[batch, action_dim]` inside (-1, 1)."""
@@ -107,6 +110,37 @@ class SquashedGaussian:
     def entropy(self) -> Tensor:
         """Raise, because a squashed Gaussian has no closed-form entropy; estimate it by -log_prob of samples."""
         raise TypeError("SquashedGaussian has no closed-form entropy; use -log_prob of samples")
+
+
+def _squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return std * noise, the squashed sample u = mean + std * noise, and its log-density.
+
+    The density is -noise^2 / 2 - log std - log(2 pi) / 2 - log(1 - tanh(u)^2), its constants added once per row.
+    """
+    spread = log_std.exp() * noise
+    u = mean + spread
+    terms = 2.0 * (F.softplus(-2.0 * u) + u) - log_std - 0.5 * noise.square()
+    return spread, torch.tanh(u), terms.sum(-1) - mean.shape[-1] * (HALF_LOG_TWO_PI + 2.0 * math.log(2.0))
+
+
+class _SquashedSample(torch.autograd.Function):
+    """One node instead of the twenty that autograd would visit; first derivatives alone are defined."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        spread, action, log_prob = _squash(mean, log_std, noise)
+        ctx.save_for_backward(spread, action)
+        return action, log_prob
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_action: Tensor, by_log_prob: Tensor) -> tuple[Tensor, Tensor, None]:
+        spread, action = ctx.saved_tensors
+        by_log_prob = by_log_prob.unsqueeze(-1)
+        # d action / du = 1 - action^2 and d log_prob / du = 2 action.
+        by_mean = torch.addcmul(by_action, action * action, by_action, value=-1.0)
+        by_mean.addcmul_(action, by_log_prob, value=2.0)
+        return by_mean, (by_mean * spread).sub_(by_log_prob), None
 
 
 def log_tanh_slope(u: Tensor) -> Tensor:

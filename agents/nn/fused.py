@@ -17,6 +17,11 @@ from palaestra.agents.nn.networks import mlp
 FUSED_ACTIVATIONS = {nn.Tanh: "tanh", nn.ReLU: "relu"}
 
 
+def transformed() -> bool:
+    """Return whether a transform of `torch.func` is at work: it knows torch's own operations, none derived by hand."""
+    return torch._C._are_functorch_transforms_active()
+
+
 class FusedMLP(nn.Sequential):
     """Linear layers with tanh or ReLU between them; equal to the plain `nn.Sequential` up to rounding.
 
@@ -35,6 +40,9 @@ class FusedMLP(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return outputs `[batch, out]` of features `[batch, in]`."""
+        if transformed():
+            output: Tensor = super().forward(features)
+            return output
         parameters = [tensor for layer in list(self)[::2] for tensor in (layer.weight, layer.bias)]
         if not torch.is_grad_enabled():
             return _propagate(features, self.relu, parameters)[1]

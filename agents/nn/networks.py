@@ -58,6 +58,27 @@ class Encoder(nn.Module):
     features: int
 
 
+SYMBOLIC_BELOW, SYMBOLIC_SCALE = 36, 10.0
+"""Pixels from which an image is one; smaller grids are symbolic.
+
+Symbolic grids hold object codes up to about ten, declared as 0..255: dividing them by 255 would hide them.
+"""
+
+
+def image_layout(space: spaces.Box) -> tuple[bool, int, int, int]:
+    """Return whether an image has its channels first, its height and width, and its number of channels."""
+    height, width, channels = space.shape
+    if height < min(width, channels):
+        return True, width, channels, height
+    return False, height, width, channels
+
+
+def image_scale(space: spaces.Box) -> float:
+    """Return what the numbers of an image are divided by."""
+    _, height, width, _ = image_layout(space)
+    return SYMBOLIC_SCALE if min(height, width) < SYMBOLIC_BELOW else float(np.max(space.high))
+
+
 class ImageEncoder(Encoder):
     """Convolutions over an image: the Nature CNN from 36 pixels up, 2x2 kernels for small symbolic grids.
 
@@ -68,14 +89,9 @@ class ImageEncoder(Encoder):
 
     def __init__(self, space: spaces.Box, features: int = 256) -> None:
         super().__init__()
-        height, width, channels = space.shape
-        self.channels_first = height < min(width, channels)
-        if self.channels_first:
-            channels, height, width = space.shape
-        symbolic = min(height, width) < 36
-        # Symbolic grids hold object codes up to about ten, declared as 0..255: dividing them by 255 would hide them.
-        self.scale = 10.0 if symbolic else float(np.max(space.high))
-        if symbolic:
+        self.channels_first, height, width, channels = image_layout(space)
+        self.scale = image_scale(space)
+        if min(height, width) < SYMBOLIC_BELOW:
             convolutions = [nn.Conv2d(channels, 16, 2), nn.Conv2d(16, 32, 2), nn.Conv2d(32, 64, 2)]
         else:
             convolutions = [nn.Conv2d(channels, 32, 8, 4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3, 1)]
@@ -133,7 +149,7 @@ class OneHot(Encoder):
     def forward(self, values: Tensor) -> Tensor:
         """Return `[batch, sum(counts)]` zeros and ones of values `[batch]` or `[batch, variables]`."""
         index = values.long().reshape(values.shape[0], -1) + self.offsets  # type: ignore[operator]
-        return torch.zeros(index.shape[0], self.features, device=values.device).scatter_(1, index, 1.0)
+        return torch.zeros(index.shape[0], self.features, device=values.device).scatter(1, index, 1.0)
 
 
 class Flatten(Encoder):
@@ -178,6 +194,42 @@ def register_encoder(name: str) -> Callable[[Factory], Factory]:
         return factory
 
     return register
+
+
+@register_encoder("flat")
+class FlatEncoder(Encoder):
+    """Numbers side by side with nothing learnt, so that the trunks behind it can have a gradient derived by hand.
+
+    Boxes are flattened, those of integers divided as images are or by their upper bound; the rest is one-hot. Token
+    ids become a number each: where texts matter and vary, "auto" learns to read them.
+
+    Args:
+        space: Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them.
+    """
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        super().__init__()
+        parts = space.spaces if isinstance(space, spaces.Dict) else {None: space}
+        self.keys = list(parts)
+        self.scales = [_integer_scale(part) for part in parts.values()]
+        boxes = [isinstance(part, spaces.Box) for part in parts.values()]
+        self.parts = nn.ModuleList(
+            Flatten(math.prod(part.shape or ())) if box else make_encoder(part)
+            for part, box in zip(parts.values(), boxes, strict=True)
+        )
+        self.features = sum(part.features for part in self.parts)  # type: ignore[misc]
+
+    def forward(self, observation: Observation) -> Tensor:
+        """Return features `[batch, features]`."""
+        given = [observation if key is None else observation[key] for key in self.keys]  # type: ignore[index]
+        flat = [part(value) for part, value in zip(self.parts, given, strict=True)]
+        return torch.cat([v if s == 1.0 else v / s for v, s in zip(flat, self.scales, strict=True)], -1)
+
+
+def _integer_scale(space: gym.Space[Any]) -> float:
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.integer):
+        return 1.0
+    return image_scale(space) if len(space.shape) == 3 else max(1.0, float(np.max(space.high)))
 
 
 def make_encoder(space: gym.Space[Any], name: str = "auto") -> Encoder:

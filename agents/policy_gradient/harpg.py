@@ -3,7 +3,8 @@
 Fatkhullin, Barakat, Kireeva and He, "Stochastic policy gradient methods: improved sample complexity for
 Fisher-non-degenerate policies", ICML 2023, arXiv 2302.01734. The constants of the paper's schedules could not be
 confirmed: momentum eta_t = (2 / (t + 2))^p with p = 4/5 (N-PG-IGT) and 1 (HARPG), and steps of length
-learning_rate (2 / (t + 2))^step_decay, which is the paper's order with `step_decay` 1.
+learning_rate (2 / (t + 2))^step_decay. Steps must shrink faster than the momentum's weight, as the paper's do: else
+N-PG-IGT plays ever farther from its policy.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from palaestra.agents.training.episodic import EpisodicAgent, EpisodicConfig, Tr
 class MomentumConfig(EpisodicConfig):
     """What the momentum methods have in common."""
 
+    step_decay: float = 1.0
+    """Exponent p of the size of step t, learning_rate (2 / (t + 2))^p, at least 0; 1 is the paper's order."""
     momentum_decay: float = 0.8
     """Exponent p of the weight of the newest gradient, (2 / (t + 2))^p, at least 0; 0 is no momentum."""
 
@@ -45,6 +48,8 @@ class MomentumConfig(EpisodicConfig):
 class NPGIGTConfig(MomentumConfig):
     """N-PG-IGT, and normalised momentum without its extrapolation."""
 
+    learning_rate: float = 0.1
+    """Length of the first step, above 0."""
     extrapolate: bool = True
     """Play at the extrapolated parameters; False is plain normalised momentum."""
 
@@ -55,6 +60,14 @@ class HARPGConfig(MomentumConfig):
 
     momentum_decay: float = 1.0
     """Exponent p of the weight of the newest gradient, (2 / (t + 2))^p, at least 0; 0 is no momentum."""
+
+
+@dataclass(frozen=True)
+class NHARPGConfig(HARPGConfig):
+    """N-HARPG."""
+
+    learning_rate: float = 0.1
+    """Length of the first step, above 0."""
 
 
 def extrapolated(theta: Tensor, previous: Tensor, eta: float) -> Tensor:
@@ -136,7 +149,7 @@ class NPGIGT(MomentumAgent):
     config_class = NPGIGTConfig
 
     def learn_from(self, batch: Trajectories) -> None:
-        """d = (1 - eta) d + eta g(x); theta += step d / |d|; then play at the extrapolated x."""
+        """Update d = (1 - eta) d + eta g(x); theta += step d / |d|; then play at the extrapolated x."""
         eta = self.momentum_weight(self.num_updates)
         surrogate = self.surrogate(self.sampler, batch)
         gradient = flat_gradient(surrogate, self.sampler_parameters)
@@ -167,7 +180,7 @@ class HARPG(MomentumAgent):
         self.playing: Literal["gradient", "transport"] = "gradient"
 
     def learn_from(self, batch: Trajectories) -> None:
-        """v = B(tau', between) (theta - previous), then d = (1 - eta)(d + v) + eta g(tau, theta) and a step."""
+        """Take v = B(tau', between) (theta - previous), then d = (1 - eta)(d + v) + eta g(tau, theta) and a step."""
         theta = flat_values(self.parameters)
         if self.playing == "transport":
             log_probs = self.log_probs(self.sampler, batch)
@@ -193,4 +206,6 @@ class HARPG(MomentumAgent):
 class NHARPG(HARPG):
     """HARPG with steps of a length that does not depend on the direction's norm."""
 
+    config: NHARPGConfig
+    config_class = NHARPGConfig
     normalises = True

@@ -29,8 +29,8 @@ class MetricAccumulator:
         self.first_bad: Tensor | None = None
         self.count = 0
 
-    def add(self, metrics: Mapping[str, Tensor], update: int) -> None:
-        """Merge the metrics of the update with the given number."""
+    def add(self, metrics: Mapping[str, Tensor], update: int | Tensor) -> None:
+        """Merge the metrics of the update with the given number; as a tensor, it is read on the device when needed."""
         values = torch.stack([value.detach().float() for value in metrics.values()])
         if self.sums is None or self.first_bad is None:
             self.names = list(metrics)
@@ -38,10 +38,10 @@ class MetricAccumulator:
             self.first_bad = torch.full_like(values, -1.0, dtype=torch.float64)
         self.sums += values
         self.count += 1
-        if values.device.type == "cpu" and math.isfinite(values.sum().item()):
+        if isinstance(update, int) and values.device.type == "cpu" and math.isfinite(values.sum().item()):
             return
         fresh = ~torch.isfinite(values) & (self.first_bad < 0)
-        self.first_bad.masked_fill_(fresh, float(update))
+        self.first_bad.masked_fill_(fresh, update)
 
     def raise_if_bad(self, owner: str, num_timesteps: int) -> None:
         """Raise NonFiniteError naming the first metric that was not finite and its update."""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Generator, Tensor
 
 from palaestra.agents.agent import Agent
 from palaestra.agents.memory.replay import Batch, ReplayBuffer
-from palaestra.agents.nn.networks import ACTIVATIONS
+from palaestra.agents.nn.layout import collecting
+from palaestra.agents.nn.networks import ACTIVATIONS, Observation
+from palaestra.agents.nn.normalization import ObservationNormalizer
 from palaestra.agents.nn.spaces import to_tensor
+from palaestra.agents.training.acceleration import accelerate
 from palaestra.agents.training.config import AgentConfig
 from palaestra.agents.training.metrics import Metrics
+from palaestra.agents.training.optimizer import FlatAdam
 from palaestra.agents.training.seeding import make_generator
 
 
@@ -58,6 +64,9 @@ class OffPolicyAgent(Agent):
     config: OffPolicyConfig
     config_class = OffPolicyConfig
     action_spaces: ClassVar[tuple[type[gym.Space[Any]], ...]] = (spaces.Box,)
+    capturable: ClassVar[bool] = True
+    """Whether `update` works on fixed tensors and never looks at them; see `palaestra.agents.training.acceleration`."""
+    unsaved: ClassVar[frozenset[str]] = Agent.unsaved | {"updates"}
 
     def _check_spaces(self) -> None:
         super()._check_spaces()
@@ -70,6 +79,7 @@ class OffPolicyAgent(Agent):
         self.replay_generator = make_generator(self.seed, "replay", self.device)
         self.updates_owed = 0
         super()._build(num_envs)
+        self.updates = accelerate(self)
 
     @property
     def action_dim(self) -> int:
@@ -93,9 +103,12 @@ class OffPolicyAgent(Agent):
                 "terminated": torch.as_tensor(step.terminated, device=self.device),
                 "truncated": torch.as_tensor(step.truncated, device=self.device),
             }
+            if step.next_action_masks is not None:
+                rows["next_mask"] = torch.as_tensor(step.next_action_masks, device=self.device)
             if not step.valid.all():
                 rows = _select(rows, torch.as_tensor(step.valid, device=self.device))
             self.replay.add(rows)
+        self.after_step(before)
         if self.num_timesteps <= self.config.learning_starts:
             return
         c = self.config
@@ -104,16 +117,44 @@ class OffPolicyAgent(Agent):
         with self.profiler.phase("update"):
             self.make_updates()
 
+    def after_step(self, before: int) -> None:
+        """Do what goes by env steps rather than by updates: nothing, unless a subclass does.
+
+        Args:
+            before: Steps before this one; `num_timesteps` are those after it.
+        """
+
     def make_updates(self) -> None:
         """Make the updates that are owed, each on a batch of its own."""
-        while self.updates_owed > 0:
-            batch = self.replay.sample(self.config.batch_size, self.replay_generator)
-            if self.normalizer is not None:
-                batch = _normalised_batch(batch, self.normalizer)
-            metrics = self.update(batch)
-            self.updates_owed -= 1
-            self.num_updates += 1
-            self.metrics.add(metrics, self.num_updates)
+        self.updates.make()
+
+    def make_update(self, number: int | Tensor) -> None:
+        """Make the update with the given number on a new batch, without waiting for the device."""
+        batch = self.replay.sample(self.config.batch_size, self.replay_generator)
+        self.metrics.add(self.learn_from(batch), number)
+
+    def learn_from(self, batch: Batch) -> Metrics:
+        """Make an update on a batch as it was stored."""
+        return self.update(batch if self.normalizer is None else _normalised_batch(batch, self.normalizer))
+
+    @property
+    def update_cycle(self) -> int:
+        """Updates after which the branches of `update` repeat: the delay of the policy, where it is updated less."""
+        return getattr(self.config, "policy_delay", 1)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return the optimisers, whose learning rates a captured update holds fixed."""
+        return [value for value in vars(self).values() if isinstance(value, torch.optim.Optimizer)]
+
+    def generators(self) -> list[Generator]:
+        """Return the generators on the agent's device."""
+        found = (value for value in vars(self).values() if isinstance(value, Generator))
+        return [generator for generator in found if generator.device.type == self.device.type]
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.updates.forget()
 
     @torch.no_grad()
     def decide(self) -> dict[str, Any]:
@@ -122,17 +163,25 @@ class OffPolicyAgent(Agent):
         if self.normalizer is not None:
             self.normalizer.update(observation)
         if self.num_timesteps < self.config.learning_starts:
-            shape = (self.num_envs, self.action_dim)
-            uniform = torch.rand(shape, generator=self.generator, device=self.device)
-            return {"action": 2.0 * uniform - 1.0}
-        return {"action": self.act(self.normalised(observation), self.generator)}
+            return {"action": self.random_action()}
+        return {"action": self.explore(self.normalised(observation))}
+
+    def random_action(self) -> Tensor:
+        """Return actions for all rows, uniform over the action space."""
+        shape = (self.num_envs, self.action_dim)
+        return 2.0 * torch.rand(shape, generator=self.generator, device=self.device) - 1.0
+
+    def explore(self, observation: Observation) -> Tensor:
+        """Return the actions to collect with for all rows."""
+        return self.act(observation, self.generator)
 
 
 def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Take one optimiser step on a loss; gradients of nothing but the optimiser's own parameters are computed."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.zero_grad()
-    loss.backward(inputs=parameters)
+    with collecting(optimizer.gradient) if isinstance(optimizer, FlatAdam) else nullcontext():
+        loss.backward(inputs=parameters)
     optimizer.step()
 
 
@@ -143,12 +192,6 @@ def _select(rows: dict[str, Any], keep: Tensor) -> dict[str, Any]:
     }
 
 
-def _normalised_batch(batch: Batch, normalizer: Any) -> Batch:
-    return Batch(
-        normalizer(batch.observation),
-        batch.action,
-        batch.reward,
-        normalizer(batch.next_observation),
-        batch.terminated,
-        batch.truncated,
-    )
+def _normalised_batch(batch: Batch, normalizer: ObservationNormalizer) -> Batch:
+    observation, following = normalizer(batch.observation), normalizer(batch.next_observation)
+    return replace(batch, observation=observation, next_observation=following)

@@ -69,6 +69,11 @@ class OnPolicyAgent(Agent):
         super()._build(num_envs)
         self.recurrent_state = self.network.initial_state(num_envs, self.device)
 
+    @property
+    def behaviour(self) -> ActorCritic:
+        """The network whose policy collects: the learnt one, unless a subclass plays another."""
+        return self.network
+
     @abstractmethod
     def improve(self, rollout: RolloutBuffer) -> None:
         """Learn from a full rollout whose advantages and targets stand."""
@@ -97,7 +102,7 @@ class OnPolicyAgent(Agent):
             observation = self.normalizer(observation)
         start = torch.as_tensor(self.collector.episode_start, device=self.device)
         mask = self._mask(self.collector.action_masks)
-        policy, next_state = self.network.act(observation, mask, self.recurrent_state, start)
+        policy, next_state = self.behaviour.act(observation, mask, self.recurrent_state, start)
         decision: dict[str, Any] = {"observation": observation, "action": policy.sample(self.generator)}
         if mask is not None:
             decision["mask"] = mask
@@ -123,17 +128,22 @@ class OnPolicyAgent(Agent):
 
     @torch.no_grad()
     def _complete(self, rollout: RolloutBuffer) -> None:
-        """Add the values, log-probabilities and advantages of a full rollout."""
+        """Scale the rewards of a full rollout, where asked to, and add its estimates."""
+        fields = rollout.fields
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.update(fields["reward"], fields["terminated"] | fields["truncated"])
+            fields["reward"] = self.reward_normalizer(fields["reward"])
+        self._estimate(rollout, self.normalised(to_tensor(self.collector.observation, self.device)))
+
+    @torch.no_grad()
+    def _estimate(self, rollout: RolloutBuffer, now: Observation) -> None:
+        """Add the values, log-probabilities and advantages of a rollout under the network, before `now`."""
         steps = rollout.tree()
         fields, shape = rollout.fields, rollout.fields["reward"].shape
         state = steps["state"][0] if "state" in steps else None
         start = torch.as_tensor(self.collector.episode_start, device=self.device)
         policy, value = self.network.unroll(steps["observation"], steps.get("mask"), state, steps.get("start"))
         fields["log_prob"] = policy.log_prob(steps["action"].flatten(0, 1)).view(shape)
-        if self.reward_normalizer is not None:
-            self.reward_normalizer.update(fields["reward"], fields["terminated"] | fields["truncated"])
-            fields["reward"] = self.reward_normalizer(fields["reward"])
-        now = self.normalised(to_tensor(self.collector.observation, self.device))
         rollout.compute_advantages(
             value.view(shape),
             self.network.evaluate(now, self.recurrent_state, start),

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from palaestra.agents.nn.layout import flatten_
+
 
 class FlatAdam(torch.optim.Optimizer):
     """Adam (Kingma and Ba 2015) whose parameters, gradients and moments are views of flat tensors.
@@ -34,16 +36,12 @@ class FlatAdam(torch.optim.Optimizer):
         owned = list(parameters)
         super().__init__(owned, {"lr": learning_rate})
         self.eps, self.betas, self.max_grad_norm = eps, betas, max_grad_norm
-        self.flat = torch.cat([p.detach().reshape(-1) for p in owned])
+        self.flat = flatten_(owned)
         self.gradient = torch.zeros_like(self.flat)
         self.moments = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self.steps = torch.zeros((), dtype=torch.float32, device=self.flat.device)
-        position = 0
-        for parameter in owned:
-            stop = position + parameter.numel()
-            parameter.data = self.flat[position:stop].view_as(parameter)
-            parameter.grad = self.gradient[position:stop].view_as(parameter)
-            position = stop
+        for parameter, piece in zip(owned, self.gradient.split([p.numel() for p in owned]), strict=True):
+            parameter.grad = piece.view_as(parameter)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Zero the flat gradient; the parameters' gradients stay views of it."""
@@ -87,3 +85,7 @@ class FlatAdam(torch.optim.Optimizer):
         for tensor, name in tensors:
             tensor.copy_(state_dict[name])
         self.param_groups[0]["lr"] = state_dict["learning_rate"]
+
+
+# torch wraps `step` in a profiler record and hooks, which nobody uses and which cost as much as the step itself.
+FlatAdam.step.hooked = True  # type: ignore[attr-defined]

@@ -23,3 +23,8 @@ class Profiler:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - start
+
+    def lines(self) -> list[str]:
+        """Return the seconds and the share of each phase, a line each."""
+        total = sum(self.seconds.values()) or 1.0
+        return [f"  {name:<10} {value:8.2f} s  {100 * value / total:5.1f} %" for name, value in self.seconds.items()]

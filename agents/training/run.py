@@ -38,6 +38,7 @@ class RunConfig:
     total_timesteps: int
     seed: int = 0
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    backend: str = "auto"
     config: Mapping[str, Any] = field(default_factory=dict)
     preset: bool = True
     device: str = "auto"
@@ -90,7 +91,7 @@ class Run:
                 f"run directory {directory} exists; expected a new one: give another --name, or continue it with "
                 f"`palaestra resume {directory}`"
             )
-        agent = _new_agent(config)
+        agent = new_agent(config)
         text = json.dumps(asdict(config), indent=2)
         directory.mkdir(parents=True, exist_ok=True)
         partial = directory / "run.json.partial"
@@ -127,7 +128,7 @@ class Run:
         import_agent(config.agent)
         store = _store(directory, config)
         if not store.steps():  # killed before its first checkpoint: nothing has happened yet
-            return cls(directory, config, _new_agent(config), store, callbacks)
+            return cls(directory, config, new_agent(config), store, callbacks)
         checkpoint = store.load(step)
         agent = from_checkpoint(checkpoint, config.env, device=config.device)
         if total_timesteps is not None:
@@ -148,18 +149,22 @@ class Run:
         }
         self.store.save(self.agent.num_timesteps, state, header=self.agent.header(), streams=self.agent.streams())
 
-    def train(self, progress_bar: bool = False) -> Agent:
+    def train(self, progress_bar: bool = False, watchers: Sequence[Callback] = ()) -> Agent:
         """Train to the target, or to Ctrl-C; the latest state is saved either way.
 
         If the env raises in the middle of an episode, the state before that step is saved and the env's own error
         goes on. If a loss is not finite, nothing is saved: the last checkpoint is the last good one.
+
+        Args:
+            progress_bar: Show steps, speed and remaining time.
+            watchers: Callbacks that are no part of the run: they come last, and nothing of them is saved.
         """
         why = why_not_resumable(self.agent.collector.env)
         if why:
             print(f"This run cannot be resumed exactly: {why}")
         with self.interrupt.listening():
             try:
-                self.agent.learn(None, [*self.callbacks, self.interrupt], progress_bar)
+                self.agent.learn(None, [*self.callbacks, self.interrupt, *watchers], progress_bar)
             except BaseException:
                 # A pending decision means that the env raised: everything else stands as before that step.
                 if self.agent.pending is not None:
@@ -238,6 +243,8 @@ class PeriodicEvaluation(EveryNSteps):
         super().__init__(config.eval_freq or max(10_000, config.total_timesteps // 20))
         self.config, self.logger, self.directory = config, logger, directory
         self.best: float | None = None
+        self.latest: float | None = None
+        """What the latest evaluation of this process measured."""
 
     def run(self, agent: Agent) -> bool | None:
         """Evaluate once."""
@@ -246,6 +253,10 @@ class PeriodicEvaluation(EveryNSteps):
             agent, config.env, env_kwargs=config.env_kwargs, episodes=config.eval_episodes, seed=config.seed
         )
         self.logger.log(agent.num_timesteps, {f"eval/{name}": value for name, value in result.metrics().items()})
+        if result.gap is not None:
+            share, known = 100.0 * result.gap.estimate, result.oracle_kind
+            print(f"step {agent.num_timesteps:,}: {result.estimand} {result.value:.4f}, {share:.2f} % from the {known}")
+        self.latest = result.value
         if self.best is None or result.value > self.best:
             self.best = result.value
             agent.save(self.directory / "best", replay=False)
@@ -275,7 +286,8 @@ class PeriodicCheckpoint(EveryNSteps):
         return None
 
 
-def _new_agent(config: RunConfig) -> Agent:
+def new_agent(config: RunConfig) -> Agent:
+    """Return the agent that a run begins with."""
     agent = make_agent(
         config.agent,
         config.env,
@@ -283,6 +295,7 @@ def _new_agent(config: RunConfig) -> Agent:
         device=config.device,
         preset_name="auto" if config.preset else None,
         env_kwargs=config.env_kwargs,
+        backend=config.backend,
         **config.config,
     )
     agent.target_timesteps = config.total_timesteps
@@ -293,10 +306,17 @@ def _store(directory: Path, config: RunConfig) -> CheckpointStore:
     return CheckpointStore(directory / "checkpoints", keep=config.keep_checkpoints)
 
 
-def default_directory(config: RunConfig, root: Path = Path("runs")) -> Path:
-    """Return a free directory name made of agent, env, seed and a counter where needed."""
-    stem = f"{agent_class(import_agent(config.agent)).agent_id}-{config.env}-seed{config.seed}".replace(
-        "/", "_"
-    ).replace(":", "_")
+def default_directory(config: RunConfig, root: Path = Path("runs"), seeds: str | None = None) -> Path:
+    """Return a free directory name made of agent, env, seed and a counter where needed.
+
+    Args:
+        config: The run.
+        root: The folder of runs.
+        seeds: What to write in place of the run's own seed, for a folder of several runs.
+    """
+    ending = f"seed{config.seed}" if seeds is None else f"seeds{seeds}"
+    stem = f"{agent_class(import_agent(config.agent)).agent_id}-{config.env}-{ending}".replace("/", "_").replace(
+        ":", "_"
+    )
     candidates: Iterator[Path] = (root / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
     return next(path for path in candidates if not path.exists())

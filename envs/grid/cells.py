@@ -1,7 +1,8 @@
 """What a cell of a grid world holds, as one byte, and what MiniGrid's encoding makes of it.
 
 The low seven bits name the content; bit 7 (`TARGET`) marks an object that the mission is about, so that one of two
-equal objects can be the one that counts. Codes of 64 and above block the view.
+equal objects can be the one that counts. Code 0 is a cell that is not seen; bit 6 (`OPAQUE`) is set in what blocks the
+view.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ AGENT_TYPE = 10
 
 _GREY, _GREEN = COLORS.index("grey"), COLORS.index("green")
 
-UNSEEN, EMPTY, GOAL, LAVA = 0, 1, 2, 3
+EMPTY, GOAL, LAVA = 1, 2, 3
 KEY, BALL, BOX = 4, 10, 16
 """Code of the red one; `KEY + color`, `BALL + color`, and `BOX + 7 * color + content`, where content 0 is nothing and
 content 1 + color is a key."""

@@ -25,7 +25,7 @@ MISSION_TOKENS = 32
 """Tokens of a mission, as `palaestra.wrappers.encode_text` makes of MiniGrid's."""
 
 GO_TO, PICK, OPEN = range(3)
-ANY_COLOR, ANY_PLACE = len(COLORS), 0
+ANY_COLOR = len(COLORS)
 KINDS = ("object", "key", "ball", "box", "door")
 OBJECT_KIND, KEY_KIND, BALL_KIND, BOX_KIND, DOOR_KIND = range(5)
 PLACES = ("", " on your left", " on your right", " in front of you", " behind you")

@@ -57,7 +57,6 @@ class FloorPlan:
         walls: The rooms without doors, uint8 `[width, height]`.
         room_cells: Flat indices of the cells of each room, walls included, `[rooms, size * size]`.
         inner_cells: The same without the walls, `[rooms, (size - 2)**2]`.
-        room_of: Room of each cell, its left and upper walls included, `[width * height]`.
         edge_of: Edge at each side of a room, -1 at the outer walls, `[rooms, 4]`.
         edge_rooms: The rooms on both sides of each edge `[edges, 2]`.
         edge_cells: Flat indices of the cells of each edge, corners aside, `[edges, size - 2]`.
@@ -72,7 +71,6 @@ class FloorPlan:
     walls: np.ndarray
     room_cells: np.ndarray
     inner_cells: np.ndarray
-    room_of: np.ndarray
     edge_of: np.ndarray
     edge_rooms: np.ndarray
     edge_cells: np.ndarray
@@ -95,7 +93,6 @@ def floor_plan(rows: int, columns: int, size: int) -> FloorPlan:
     room_cells, inner_cells = (
         np.stack([((a + line)[:, None] * height + b + line).ravel() for a, b in corners]) for line in (side, inner)
     )
-    room_of = (np.minimum(y // step, rows - 1) * columns + np.minimum(x // step, columns - 1)).ravel()
     edge_of = np.full((rows * columns, 4), -1)
     edge_rooms: list[tuple[int, int]] = []
     edge_cells: list[np.ndarray] = []
@@ -117,7 +114,6 @@ def floor_plan(rows: int, columns: int, size: int) -> FloorPlan:
         walls,
         room_cells,
         inner_cells,
-        room_of,
         edge_of,
         np.array(edge_rooms, int).reshape(-1, 2),
         np.array(edge_cells, int).reshape(-1, size - 2),

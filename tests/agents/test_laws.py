@@ -13,12 +13,26 @@ import torch
 
 import palaestra
 from palaestra.agents.registry import agent_class, agent_ids, make_agent
+from palaestra.agents.training.episodic import EpisodicAgent
+from palaestra.agents.training.epsilon_greedy import EpsilonGreedyAgent
+from palaestra.agents.training.on_policy import OnPolicyAgent
 from palaestra.agents.training.tree import pack
 from tests.agents import worlds
 
 SMALL: dict[str, dict[str, Any]] = {
     "sac": {"hidden": (32, 32), "learning_starts": 50, "batch_size": 32, "buffer_size": 2_000},
     "td3": {"hidden": (32, 32), "learning_starts": 50, "batch_size": 32, "buffer_size": 2_000},
+    **{
+        agent_id: {
+            "hidden": (32, 32),
+            "learning_starts": 50,
+            "batch_size": 32,
+            "buffer_size": 2_000,
+            "train_freq": 1,
+            "target_update_interval": 4,
+        }
+        for agent_id in ("dqn", "qr-dqn")
+    },
     "ppo": {
         "hidden": (32, 32),
         "n_steps": 40,
@@ -27,17 +41,57 @@ SMALL: dict[str, dict[str, Any]] = {
         "normalize_observation": True,
         "normalize_reward": True,
     },
+    "trpo": {"hidden": (32, 32), "n_steps": 40, "batch_size": 40, "normalize_observation": True},
+    "props": {
+        "hidden": (32, 32),
+        "n_steps": 40,
+        "batch_size": 40,
+        "n_epochs": 2,
+        "behaviour_interval": 20,
+        "behaviour_epochs": 2,
+        "normalize_observation": True,
+        "normalize_reward": True,
+    },
+    **{
+        agent_id: {"hidden": (32, 32), "baseline": "value", "normalize_observation": True, "learning_rate": 1e-3}
+        for agent_id in ("reinforce", "n-pg-igt", "harpg", "n-harpg")
+    },
+    **{
+        agent_id: {"hidden": (8,), "baseline": "value", "normalize_observation": True, "fisher_samples": 2}
+        for agent_id in ("bpg", "bac")
+    },
+    "hdpo": {"hidden": (8,), "num_paths": 2, "periods": 5, "warm_up": 0},
 }
 KINDS = [
     (agent_id, kind)
     for agent_id in agent_ids()
     for kind, space in worlds.SPACES.items()
-    if isinstance(space, agent_class(agent_id).action_spaces)
+    if isinstance(space, agent_class(agent_id).action_spaces) and not agent_class(agent_id).simulators_only
 ]
 
 
-def make(agent_id: str, env: str = "TestIdentity-v0", seed: int = 0, **options: Any):
-    env_kwargs = options.pop("env_kwargs", {"kind": "Box"} if env in ("TestIdentity-v0", "TestChain-v0") else None)
+def first_kind(agent_id: str) -> str:
+    return next((kind for known, kind in KINDS if known == agent_id), "Box")
+
+
+def home(agent_id: str) -> str:
+    """The world that an agent is tested on: the identity task, or one of the same shapes that has a gradient."""
+    return "palaestra/OneStoreBacklog-v0" if agent_class(agent_id).simulators_only else "TestIdentity-v0"
+
+
+def observations(agent_id: str, count: int) -> np.ndarray:
+    """Observations of the identity task in the agent's first kind."""
+    if first_kind(agent_id) == "Box":
+        return np.linspace(-2, 2, count, dtype=np.float32)[:, None]
+    return np.arange(count) % 3 + 1
+
+
+def make(agent_id: str, env: str | None = None, seed: int = 0, **options: Any):
+    env = home(agent_id) if env is None else env
+    kind: dict[str, Any] | None = {"kind": first_kind(agent_id)} if env in ("TestIdentity-v0", "TestChain-v0") else None
+    if agent_class(agent_id).simulators_only and env == home(agent_id):
+        kind = {"lead_time": 1}
+    env_kwargs = options.pop("env_kwargs", kind)
     return make_agent(agent_id, env, seed=seed, device="cpu", env_kwargs=env_kwargs, **{**SMALL[agent_id], **options})
 
 
@@ -55,16 +109,44 @@ def assert_same(one: Any, other: Any) -> None:
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
-IDENTITY_BUDGET = {"sac": 3_000, "td3": 3_000, "ppo": 6_000}
+def on_policy(agent_id: str) -> bool:
+    return issubclass(agent_class(agent_id), OnPolicyAgent)
+
+
+def value_based(agent_id: str) -> bool:
+    return issubclass(agent_class(agent_id), EpsilonGreedyAgent)
+
+
+def episodic(agent_id: str) -> bool:
+    return issubclass(agent_class(agent_id), EpisodicAgent)
+
+
+EPISODIC_IDENTITY = {"gamma": 0.5, "num_envs": 20, "value_learning_rate": 3e-3}
+"""With gamma 0 only the first step of an episode would be learnt from: later ones weigh gamma^h."""
+IDENTITY: dict[str, tuple[int, dict[str, Any]]] = {
+    "sac": (3_000, {}),
+    "td3": (3_000, {}),
+    "dqn": (2_000, {}),
+    "qr-dqn": (2_000, {"num_quantiles": 20}),
+    "ppo": (6_000, {"normalize_reward": False}),
+    "trpo": (6_000, {}),
+    "props": (6_000, {"normalize_reward": False}),
+    "reinforce": (20_000, {**EPISODIC_IDENTITY, "learning_rate": 0.02}),
+    "n-pg-igt": (40_000, {**EPISODIC_IDENTITY, "learning_rate": 0.5}),
+    "harpg": (40_000, {**EPISODIC_IDENTITY, "learning_rate": 0.03, "step_decay": 0.0}),
+    "bpg": (20_000, {**EPISODIC_IDENTITY, "learning_rate": 0.2, "noise_variance": 100.0}),
+    "bac": (20_000, {**EPISODIC_IDENTITY, "learning_rate": 0.03}),
+    "n-harpg": (40_000, {**EPISODIC_IDENTITY, "learning_rate": 0.3, "step_decay": 0.8}),
+}
+"""Steps of the identity task, and what is set apart from the small configuration."""
 
 
 @pytest.mark.parametrize(("agent_id", "kind"), KINDS)
 def test_solves_the_identity_task(agent_id: str, kind: str) -> None:
-    tuned = {"gamma": 0.0, "learning_rate": 3e-3, "normalize_reward": False, "normalize_observation": False}
-    if agent_id != "ppo":
-        tuned.pop("normalize_reward")
+    budget, own = IDENTITY[agent_id]
+    tuned = {"gamma": 0.0, "learning_rate": 3e-3, "normalize_observation": False, **own}
     agent = make(agent_id, env_kwargs={"kind": kind}, **tuned)
-    agent.learn(IDENTITY_BUDGET[agent_id])
+    agent.learn(budget)
     rewards, observation = [], None
     env = worlds.Identity(kind)
     observation, _ = env.reset(seed=123)
@@ -94,9 +176,9 @@ def test_global_generators_are_untouched(agent_id: str) -> None:
 def test_save_and_load_are_equal(agent_id: str, tmp_path: Path) -> None:
     agent = make(agent_id).learn(110)
     agent.save(tmp_path / "agent")
-    loaded = palaestra.load(tmp_path / "agent", env="TestIdentity-v0")
+    loaded = palaestra.load(tmp_path / "agent", env=home(agent_id))
     assert_same(agent, loaded)
-    observation = np.linspace(-2, 2, 7, dtype=np.float32)[:, None]
+    observation = observations(agent_id, 7)
     without_env = palaestra.load(tmp_path / "agent")
     for deterministic in (True, False):
         expected = agent.predict(observation, deterministic=deterministic)[0]
@@ -112,11 +194,15 @@ agent.save(sys.argv[3])
 """
 
 
-@pytest.mark.parametrize("env", ["TestIdentity-v0", "palaestra/MultiGoal2D-v0"])
+@pytest.mark.parametrize("env", ["TestIdentity-v0", "own"])
 @pytest.mark.parametrize("agent_id", agent_ids())
 def test_resume_in_a_new_process_is_exact(agent_id: str, env: str, tmp_path: Path) -> None:
     """2N steps = N + save + new process + load + N; N falls inside an episode and inside a rollout."""
     n, kwargs = 93, {"num_envs": 2}
+    if agent_class(agent_id).simulators_only:
+        env = "palaestra/Serial-v0" if env == "own" else home(agent_id)
+    elif env == "own":
+        env = {"Box": "palaestra/MultiGoal2D-v0", "Discrete": "palaestra/Kuhn-v0"}[first_kind(agent_id)]
     whole = make(agent_id, env, **kwargs).learn(2 * n)
 
     def stop(agent: Any) -> bool | None:
@@ -134,7 +220,7 @@ def test_resume_in_a_new_process_is_exact(agent_id: str, env: str, tmp_path: Pat
 @pytest.mark.parametrize("agent_id", agent_ids())
 def test_prediction_never_advances_training(agent_id: str) -> None:
     plain, watched = make(agent_id), make(agent_id)
-    observation = np.zeros((3, 1), np.float32)
+    observation = observations(agent_id, 3)
 
     def look(agent: Any) -> None:
         generator = torch.Generator().manual_seed(agent.num_timesteps)
@@ -157,31 +243,36 @@ def test_update_is_deterministic(agent_id: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])
-@pytest.mark.parametrize("agent_id", agent_ids())
+@pytest.mark.parametrize("agent_id", [known for known in agent_ids() if not agent_class(known).simulators_only])
 def test_termination_and_truncation_on_a_chain(agent_id: str, ending: str) -> None:
     """With gamma 1/2: values 1.75, 1.5, 1 where the round ends in a termination, and 2 everywhere where it is cut."""
     tuned: dict[str, Any] = {"gamma": 0.5, "learning_rate": 3e-3}
-    if agent_id == "ppo":
+    if on_policy(agent_id):
         tuned |= {
             "normalize_observation": False,
             "normalize_reward": False,
             "n_steps": 30,
-            "batch_size": 30,
             "gae_lambda": 0.5,
-            "vf_coef": 1.0,
             "learning_rate_schedule": "linear",
         }
-    else:
+    if agent_id in ("ppo", "props"):
+        tuned |= {"batch_size": 30, "n_epochs": 4, "vf_coef": 1.0}
+    elif episodic(agent_id):
+        tuned |= {"value_learning_rate": 3e-3}
+    elif not on_policy(agent_id):
         tuned |= {"tau": 0.1}
     if agent_id == "sac":
         tuned |= {"ent_coef": 0.0}
-    agent = make(agent_id, "TestChain-v0", env_kwargs={"ending": ending, "kind": "Box"}, **tuned)
+    agent = make(agent_id, "TestChain-v0", env_kwargs={"ending": ending, "kind": first_kind(agent_id)}, **tuned)
     agent.learn(2_000)
     states = torch.eye(3)
     with torch.no_grad():
-        values = (
-            agent.network(states)[1] if agent_id == "ppo" else agent.critics(states, agent.act(states, None)).mean(0)
-        )
+        if on_policy(agent_id):
+            values = agent.network(states)[1]
+        elif value_based(agent_id):
+            values = agent.values(states).amax(-1)
+        else:
+            values = agent.critics(states, agent.act(states, None)).mean(0)
     expected = [1.75, 1.5, 1.0] if ending == "terminated" else [2.0, 2.0, 2.0]
     np.testing.assert_allclose(values.numpy(), expected, atol=0.05)
 
@@ -194,7 +285,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_itself(agent_id: str) -> None
 
     def poison(agent: Any) -> None:
         if agent.num_timesteps == 60:
-            module = agent.network if agent_id == "ppo" else agent.critics
+            name = "behaviour" if on_policy(agent_id) else "network" if value_based(agent_id) else "critics"
+            name = "policy" if agent_class(agent_id).simulators_only else name
+            module = getattr(agent, name)
             next(module.parameters()).data[0] = torch.nan
 
     with pytest.raises(
@@ -204,7 +297,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_itself(agent_id: str) -> None
 
 
 def test_unfit_spaces_say_which_fit() -> None:
-    with pytest.raises(TypeError, match=r"sac: action space Discrete.*expected Box.*Agents that fit this space: ppo"):
+    with pytest.raises(TypeError, match=r"sac: action space Discrete.*expected Box.*Agents that fit this space: .*ppo"):
         make_agent("sac", "CartPole-v1")
 
 

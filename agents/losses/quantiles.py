@@ -1,0 +1,34 @@
+"""The loss of quantile regression."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def midpoints(count: int, device: torch.device | None = None) -> Tensor:
+    """Return the levels (i + 1/2) / count `[count]`, at which equally weighted quantiles fit a distribution best.
+
+    Best in the 1-Wasserstein distance (Dabney et al. 2018, lemma 2).
+    """
+    return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count
+
+
+def quantile_huber_loss(quantiles: Tensor, samples: Tensor, levels: Tensor, width: float = 1.0) -> Tensor:
+    """Return the quantile Huber loss: sum over quantiles of the mean over samples, averaged over the batch.
+
+    With u = sample - quantile and its level tau, a pair costs |tau - [u < 0]| H(u) / width, H being the Huber function
+    (Dabney et al. 2018, eq. 9 and 10). Width 0 is the loss of plain quantile regression, |tau - [u < 0]| |u|.
+
+    Args:
+        quantiles: Quantiles under training `[batch, quantiles]`.
+        samples: What they should be quantiles of `[batch, samples]`, such as quantiles of the target.
+        levels: Their levels in (0, 1) `[quantiles]`.
+        width: Where the Huber function turns from a square into a line, at least 0.
+    """
+    difference = samples.unsqueeze(1) - quantiles.unsqueeze(2)
+    size = difference.abs()
+    if width > 0.0:
+        size = torch.where(size <= width, 0.5 * size.square() / width, size - 0.5 * width)
+    weight = (levels.view(1, -1, 1) - (difference.detach() < 0.0).float()).abs()
+    return (weight * size).mean(2).sum(1).mean()

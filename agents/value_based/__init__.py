@@ -1,0 +1,1 @@
+"""Agents that learn the values of discrete actions."""
