@@ -91,6 +91,27 @@ DECLARED: tuple[Declaration, ...] = (
         tests=("tests/agents/actor_critic/test_sac.py", "tests/agents/test_sb3_oracle.py"),
         claims=("sac-pendulum", "sac-halfcheetah-vs-sb3"),
     ),
+    Declaration(
+        title="On-Policy Policy Gradient Reinforcement Learning Without On-Policy Sampling",
+        short="PROPS",
+        kind="agent",
+        reach="props",
+        tests=("tests/agents/policy_gradient/test_props.py",),
+    ),
+    Declaration(
+        title="Stochastic Policy Gradient Methods: Improved Sample Complexity for Fisher-non-degenerate Policies",
+        short="N-PG-IGT, (N-)HARPG",
+        kind="agent",
+        reach="n-harpg",
+        tests=("tests/agents/policy_gradient/test_harpg.py",),
+    ),
+    Declaration(
+        title="Bayesian policy gradient and actor-critic algorithms",
+        short="BPG / BAC",
+        kind="agent",
+        reach="bac",
+        tests=("tests/agents/policy_gradient/test_bpg.py", "tests/agents/losses/test_bayesian_quadrature.py"),
+    ),
 )
 
 

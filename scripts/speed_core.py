@@ -69,13 +69,12 @@ def _ppo_update(repeats: int, details: dict[str, Any], prepare: Callable[[Any], 
 
 def _filled_rollout(agent: Any) -> tuple[Callable[[Any], None], Any]:
     """Return what learns from a rollout, and a rollout that is filled and kept, to be learnt from again and again."""
-    rollout, improve = agent.rollout, agent.improve
+    improve, rollout = agent.improve, agent.rollout
+    agent.improve, rollout.clear = lambda filled: None, lambda: None
     agent.target_timesteps = SOLVE_LIMIT
     agent.collector.start()
-    while rollout.position < rollout.steps - 1:
+    while not rollout.full:
         agent.training_step()
-    agent.improve = rollout.clear = lambda *filled: None
-    agent.training_step()
     return improve, rollout
 
 

@@ -86,7 +86,8 @@ def target_copy(module: Network) -> Network:
 @torch.no_grad()
 def polyak_update(online: nn.Module, target: nn.Module, tau: float) -> None:
     """Move target parameters towards online ones: theta' <- tau theta + (1 - tau) theta', in one call."""
-    followers, leaders = list(parameters_of(target)), list(parameters_of(online))
+    followers: list[Tensor] = list(parameters_of(target))
+    leaders: list[Tensor] = list(parameters_of(online))
     flat = None if transformed() else (flat_view(followers), flat_view(leaders))
     if flat is None or flat[0] is None or flat[1] is None:
         torch._foreach_lerp_(followers, leaders, tau)

@@ -37,7 +37,7 @@ class StackedMLP(nn.ModuleList):
         self.stack = Stack(count, activation)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return outputs `[count, batch, out]` of features `[batch, in]` or, one set a network, `[count, batch, in]`."""
+        """Return outputs `[count, batch, out]` of features `[batch, in]`, or one set each, `[count, batch, in]`."""
         if not self.stack.fused:
             own = features if features.dim() == 3 else [features] * len(self)
             return torch.stack([network(given) for network, given in zip(self, own, strict=True)])

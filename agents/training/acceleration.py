@@ -8,8 +8,8 @@ tensors of fixed shape, changes its own in place, and never waits for the device
 
 What a capture freezes is what Python decided meanwhile: branches, numbers, the memory of tensors. Tests on a CPU record
 the operations of some updates and repeat them blindly on the same memory, bit for bit equal to plain calls. The capture
-itself, `CudaGraphs`, has not been run: no GPU was at hand; `tests/agents/training/test_acceleration.py` compares it with
-plain calls where there is one.
+itself, `CudaGraphs`, has not been run: no GPU was at hand; `tests/agents/training/test_acceleration.py` compares it
+with plain calls where there is one.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ class EpsilonGreedyConfig(OffPolicyConfig):
         self.require("exploration_fraction", 0.0 < self.exploration_fraction <= 1.0, "a number in (0, 1]")
         for name in ("exploration_initial_eps", "exploration_final_eps"):
             self.require(name, 0.0 <= getattr(self, name) <= 1.0, "a number in [0, 1]")
-        self.require("max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0.0, "a number above 0, or none")
+        self.require(
+            "max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0.0, "a number above 0, or none"
+        )
 
 
 class EpsilonGreedyAgent(OffPolicyAgent):

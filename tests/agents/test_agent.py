@@ -15,6 +15,7 @@ from palaestra.agents.actor_critic.sac import SAC
 from palaestra.agents.actor_critic.td3 import TD3
 from palaestra.agents.registry import agent_class, agent_ids, preset, register_agent
 from palaestra.agents.training.config import field_help, make_config
+from palaestra.agents.training.episodic import EpisodicAgent
 from tests.agents import worlds  # noqa: F401
 
 SMALL = {"hidden": (8,), "learning_starts": 5, "batch_size": 4, "buffer_size": 100}
@@ -125,9 +126,11 @@ def test_every_preset_is_a_valid_configuration_that_trains(agent_id: str) -> Non
     table = yaml.safe_load((Path(palaestra.agents.__path__[0]) / f"presets/{agent_id}.yaml").read_text())
     for env_id in table:
         config = make_config(agent_class(agent_id).config_class, preset(agent_id, env_id))
-        short = {"learning_starts": 3, "buffer_size": 50} if agent_id != "ppo" else {"n_epochs": 1}
+        least = {"learning_starts": 3, "buffer_size": 50, "n_epochs": 1, "behaviour_epochs": 1, "train_freq": 1}
+        short = {name: value for name, value in least.items() if hasattr(config, name)}
         agent = palaestra.make_agent(agent_id, env_id, device="cpu", **short)
-        agent.learn(config.num_envs * getattr(config, "n_steps", 5))
+        # With n_steps 1, episodic agents play whole episodes before an update.
+        agent.learn(config.num_envs * max(100 * isinstance(agent, EpisodicAgent), getattr(config, "n_steps", 5)))
         assert agent.num_updates > 0
 
 

@@ -12,7 +12,7 @@ from tests.agents.value_based.test_dqn import TOLERANCE, random_batch
 
 
 def test_one_pair_by_hand() -> None:
-    """Quantile 0 at level .25: a sample at 3 costs .25 (3 - .5), one at -.5 costs .75 * .125; the loss is their mean."""
+    """Quantile 0 at level .25: a sample at 3 costs .25 (3 - .5), one at -.5 costs .75 * .125; the loss is the mean."""
     quantiles, samples = torch.zeros(1, 1), torch.tensor([[3.0, -0.5]])
     loss = quantile_huber_loss(quantiles, samples, torch.tensor([0.25]))
     assert loss.item() == pytest.approx((0.25 * 2.5 + 0.75 * 0.125) / 2)
@@ -26,7 +26,7 @@ def test_levels_lie_in_the_middle() -> None:
 
 @pytest.mark.parametrize("width", [0.0, 0.01])
 def test_the_minimum_is_at_the_quantiles(width: float) -> None:
-    """Of samples 0..99 the quantiles at levels 1/8, 3/8, 5/8, 7/8 are 12.5, 37.5, 62.5 and 87.5, give or take a sample."""
+    """Of samples 0..99 the quantiles at 1/8, 3/8, 5/8, 7/8 are 12.5, 37.5, 62.5 and 87.5, give or take a sample."""
     samples = torch.arange(100.0)[None] + 0.5
     quantiles = torch.full((1, 4), 30.0, requires_grad=True)
     optimizer = torch.optim.SGD([quantiles], lr=1.0)
@@ -55,9 +55,7 @@ def test_update_equals_sb3_contrib(quantiles: int) -> None:
     # Its constructor sets Adam's epsilon, which plain steps do not have.
     theirs.policy.optimizer = torch.optim.SGD(theirs.quantile_net.parameters(), lr=1.0)
     theirs.set_logger(configure(None, []))
-    ours = make_agent(
-        "qr-dqn", "CartPole-v1", preset_name=None, hidden=(32, 32), num_quantiles=quantiles, device="cpu"
-    )
+    ours = make_agent("qr-dqn", "CartPole-v1", preset_name=None, hidden=(32, 32), num_quantiles=quantiles, device="cpu")
     pairs = ((ours.network, theirs.quantile_net), (ours.target_network, theirs.quantile_net_target))
     with torch.no_grad():
         for mine, peer in pairs:
