@@ -10,12 +10,14 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from palaestra.envs.registration import own_env_ids
 
 sb3 = pytest.importorskip("stable_baselines3")
 sb3_contrib = pytest.importorskip("sb3_contrib")
 check_env = importlib.import_module("stable_baselines3.common.env_checker").check_env
+BaseFeaturesExtractor = importlib.import_module("stable_baselines3.common.torch_layers").BaseFeaturesExtractor
 VecMonitor = importlib.import_module("stable_baselines3.common.vec_env").VecMonitor
 sb3_vec_env = importlib.import_module("palaestra.envs.sb3").sb3_vec_env
 
@@ -23,8 +25,24 @@ CONTINUOUS = ["palaestra/MultiGoal2D-v0", "palaestra/OneStoreBacklog-v0"]
 TINY = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "device": "cpu", "seed": 0}
 
 
+class FlatFeatures(BaseFeaturesExtractor):
+    """All parts of a Dict side by side; SB3 would take grids of 7 x 7 cells for images, too small for its network."""
+
+    def __init__(self, space):
+        super().__init__(space, gym.spaces.flatdim(space))
+
+    def forward(self, observations):
+        return torch.cat([part.float().flatten(1) for part in observations.values()], 1)
+
+
 def policy_for(env_id: str) -> str:
     return "MultiInputPolicy" if isinstance(gym.make(env_id).observation_space, gym.spaces.Dict) else "MlpPolicy"
+
+
+def settings_for(env_id: str) -> dict:
+    if "MultiInput" not in policy_for(env_id) or "image" not in gym.make(env_id).observation_space.spaces:
+        return TINY
+    return {**TINY, "policy_kwargs": {"features_extractor_class": FlatFeatures}}
 
 
 @pytest.mark.parametrize("env_id", own_env_ids())
@@ -33,7 +51,7 @@ def test_single_face_passes_the_checker_and_trains(env_id):
         # That int tokens and infinite bounds are unusual is known.
         warnings.filterwarnings("ignore", message=".*Box.*", category=UserWarning)
         check_env(gym.make(env_id))
-    model = sb3.PPO(policy_for(env_id), gym.make(env_id), **TINY)
+    model = sb3.PPO(policy_for(env_id), gym.make(env_id), **settings_for(env_id))
     model.learn(64)
     assert model.num_timesteps >= 64
 
@@ -41,7 +59,7 @@ def test_single_face_passes_the_checker_and_trains(env_id):
 @pytest.mark.parametrize("env_id", own_env_ids())
 def test_vector_face_trains(env_id):
     face = gym.make_vec(env_id, 8)
-    model = sb3.PPO(policy_for(env_id), VecMonitor(sb3_vec_env(face)), **TINY)
+    model = sb3.PPO(policy_for(env_id), VecMonitor(sb3_vec_env(face)), **settings_for(env_id))
     steps = 8 * 16
     model.learn(8 * steps)
     assert len(model.ep_info_buffer) > 0 or face.simulator.horizon > steps

@@ -70,9 +70,9 @@ def test_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["trian"], "did you mean 'train'"),
-        (["train", "--agent", "pop", "--env", "CartPole-v1"], "did you mean 'ppo'"),
+        (["train", "--agent", "ppoo", "--env", "CartPole-v1"], "did you mean 'ppo'"),
         (["train", "--agent", "ppo", "--env", "CartPoll-v1"], "did you mean 'CartPole-v1'"),
-        (["train", "--agent", "sac", "--env", "CartPole-v1"], "Agents that fit this space: ppo"),
+        (["train", "--agent", "sac", "--env", "CartPole-v1"], "Agents that fit this space: bac, bpg, dqn"),
         (["train", "--agent", "ppo", "--env", "CartPole-v1", "--clip-range", "0"], "clip_range=0.0"),
         (["train", "--agent", "no.such:Agent", "--env", "CartPole-v1"], "cannot be imported"),
         (["train", "--agent", "json:loads", "--env", "CartPole-v1"], "expected a subclass"),

@@ -81,7 +81,14 @@ def parts(agent: Any) -> list[Any]:
 
 
 def make(agent_id: str, **config: Any) -> Any:
-    settings = {"hidden": (16, 16), "batch_size": 8, "buffer_size": 40, "learning_starts": 20, **config}
+    settings = {
+        "hidden": (16, 16),
+        "batch_size": 8,
+        "buffer_size": 40,
+        "learning_starts": 20,
+        "train_freq": 1,
+        **config,
+    }
     return make_agent(agent_id, ENVS[agent_id], seed=3, device="cpu", preset_name=None, **settings)
 
 
