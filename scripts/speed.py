@@ -16,6 +16,7 @@ import tyro
 from rich.table import Table
 
 from palaestra.scripts.options import console
+from palaestra.scripts.speed_report import COLUMNS, row_cells
 from palaestra.scripts.timing import (
     IDLE_ENOUGH,
     OURS,
@@ -207,7 +208,7 @@ def main(arguments: list[str]) -> int:
 
 def time_parts(parts: Sequence[Part], options: SpeedOptions) -> int:
     """Time the parts, print the ratios and append the rows; return 1 if none of them could be timed."""
-    table = Table("part", OURS, "peer", "", "unit", "ratio", "spread", "target", "threads", "idle CPU", box=None)
+    table = Table(*COLUMNS, box=None)
     timed = 0
     for part in parts:
         absent = missing(part.needs)
@@ -223,7 +224,8 @@ def time_parts(parts: Sequence[Part], options: SpeedOptions) -> int:
         row = SpeedRow.now(options.suite, timing, part.targets, load)
         if options.results is not None:
             append_row(options.results, row)
-        add_lines(table, row)
+        for cells in row_cells(row):
+            table.add_row(*cells)
         timed += 1
     if timed:
         console().print(table)
@@ -272,29 +274,3 @@ def load_warning(load: Load) -> str:
         f"the machine was {before} idle before, and other processes took {others} of it meanwhile; the ratios mean "
         f"little unless it is at least {IDLE_ENOUGH:.0%} idle"
     )
-
-
-def add_lines(table: Table, row: SpeedRow) -> None:
-    """Add a line for each peer of a row, or one line where it has none."""
-    timing = row.timing
-    share = "-" if row.load.idle_during is None else f"{row.load.idle_during:.0%}"
-    for peer in timing.peers or [OURS]:
-        first = peer == (timing.peers or [OURS])[0]
-        spread = f"{min(timing.ratios(peer)):.2f} to {max(timing.ratios(peer)):.2f}"
-        theirs = ("-", "-", "-", "-") if peer == OURS else (
-            peer, number_text(timing.median(peer)), f"{timing.ratio(peer):.2f}", spread
-        )  # fmt: skip
-        target = row.targets.get(peer)
-        reached = "-" if target is None else number_text(target) + ("" if row.reached(peer) else ", missed")
-        table.add_row(
-            timing.name if first else "",
-            number_text(timing.median(OURS)),
-            theirs[0],
-            theirs[1],
-            timing.unit,
-            theirs[2],
-            theirs[3],
-            reached,
-            str(timing.threads),
-            share,
-        )

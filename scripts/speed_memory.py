@@ -99,11 +99,15 @@ def transitions(generator: np.random.Generator, count: int) -> dict[str, np.ndar
 
 def replay_bytes(rows: int) -> int:
     """Return how much this process grows by filling a replay of that capacity once and half over again."""
-    _fill(ReplayBuffer(BLOCK, torch.device("cpu")), BLOCK)
+    # Kept to the end: memory that it gave back would be taken again unnoticed.
+    warm_up = ReplayBuffer(BLOCK, torch.device("cpu"))
+    _fill(warm_up, BLOCK)
     before = resident_bytes()
     buffer = ReplayBuffer(rows, torch.device("cpu"))
     _fill(buffer, rows + rows // 2)
-    return resident_bytes() - before
+    grown = resident_bytes() - before
+    del warm_up
+    return grown
 
 
 def peer_bytes(rows: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from palaestra.scripts.timing import IDLE_ENOUGH, OURS, SpeedRow, number_text, read_rows
 
 SUITES = ("core", "worlds", "updates", "solve", "memory")
+COLUMNS = [*"part, ours, peer, theirs, unit, ratio, spread, target, threads".split(", "), "idle before, during; others"]
 HEADER = """
 ## Speed
 
@@ -87,41 +88,28 @@ def speed_section(results: Path) -> list[str]:
     return lines
 
 
-def _table(rows: list[SpeedRow]) -> list[str]:
-    lines = [
-        "| part | ours | peer | theirs | unit | ratio | spread | target | threads | idle before, during; others |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        timing = row.timing
-        load = row.load
-        shares = f"{_share(load.idle_before)}, {_share(load.idle_during)}; {_share(load.others_during)}"
-        for peer in timing.peers:
-            ratios = timing.ratios(peer)
-            cells = (
-                timing.name,
-                number_text(timing.median(OURS)),
-                peer,
-                number_text(timing.median(peer)),
-                timing.unit,
-                f"{timing.ratio(peer):.2f}",
-                f"{min(ratios):.2f} to {max(ratios):.2f}",
-                _target(row, peer),
-                str(timing.threads),
-                shares,
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-        if OURS in row.targets or not timing.peers:
-            own = f"{timing.name} | {number_text(timing.median(OURS))} | – | – | {timing.unit} | – | –"
-            lines.append(f"| {own} | {_target(row, OURS)} | {timing.threads} | {shares} |")
+def row_cells(row: SpeedRow) -> list[list[str]]:
+    """Return the cells of a row under `COLUMNS`: a line for each peer, and one for a target of ours alone."""
+    timing, load = row.timing, row.load
+    shares = f"{_share(load.idle_before)}, {_share(load.idle_during)}; {_share(load.others_during)}"
+    lines = []
+    for side in [*timing.peers, *([OURS] if OURS in row.targets or not timing.peers else [])]:
+        theirs, ratio, spread = "–", "–", "–"
+        if side != OURS:
+            theirs, ratio = number_text(timing.median(side)), f"{timing.ratio(side):.2f}"
+            spread = f"{min(timing.ratios(side)):.2f} to {max(timing.ratios(side)):.2f}"
+        target = "–"
+        if side in row.targets:
+            target = f"{number_text(row.targets[side])}: {'reached' if row.reached(side) else 'missed'}"
+        ours, peer = number_text(timing.median(OURS)), "–" if side == OURS else side
+        lines.append([timing.name, ours, peer, theirs, timing.unit, ratio, spread, target, str(timing.threads), shares])
     return lines
 
 
-def _target(row: SpeedRow, side: str) -> str:
-    target = row.targets.get(side)
-    if target is None:
-        return "–"
-    return f"{number_text(target)}: {'reached' if row.reached(side) else '**missed**'}"
+def _table(rows: list[SpeedRow]) -> list[str]:
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    cells = (cells for row in rows for cells in row_cells(row))
+    return lines + [f"| {' | '.join(line)} |".replace(": missed |", ": **missed** |") for line in cells]
 
 
 def _notes(suite: str, rows: list[SpeedRow]) -> list[str]:

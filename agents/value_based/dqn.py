@@ -55,10 +55,13 @@ class DQN(EpsilonGreedyAgent):
         """Step the network towards r + gamma max_a' Q'(s', a')."""
         c = self.config
         with torch.no_grad():
-            next_values = self.target_network(batch.next_observation)
-            choosing = self.values(batch.next_observation) if c.double else next_values
-            next_action = admissible(choosing, batch.next_mask).argmax(-1)
-            target = td_target(batch.reward, batch.terminated, of_actions(next_values, next_action), c.gamma)
+            next_values = admissible(self.target_network(batch.next_observation), batch.next_mask)
+            if c.double:
+                choosing = admissible(self.values(batch.next_observation), batch.next_mask)
+                next_value = of_actions(next_values, choosing.argmax(-1))
+            else:
+                next_value = next_values.amax(-1)
+            target = td_target(batch.reward, batch.terminated, next_value, c.gamma)
         value = of_actions(self.values(batch.observation), batch.action)
         loss = F.smooth_l1_loss(value, target)
         minimise(loss, self.network_optimizer)

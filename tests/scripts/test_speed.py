@@ -45,23 +45,10 @@ def test_parts_are_timed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "measured, without c: it is not installed (pip install c)" in shown.out
     assert "warning: measured: the machine was 50% idle before, and other processes took 20%" in shown.err
     lines = [line.split() for line in shown.out.splitlines()]
-    assert [
-        "measured",
-        "30",
-        "a",
-        "10",
-        "steps/s",
-        "3.00",
-        "2.00",
-        "to",
-        "4.00",
-        "5,",
-        "missed",
-        "1",
-        "40%",
-    ] in lines
-    assert ["30", "b", "40", "steps/s", "0.75", "0.50", "to", "1.00", "-", "1", "40%"] in lines
-    assert ["alone", "7", "-", "-", "steps/s", "-", "-", "5", "1", "40%"] in lines
+    load = ["1", "50%,", "40%;", "20%"]
+    assert ["measured", "30", "a", "10", "steps/s", "3.00", "2.00", "to", "4.00", "5:", "missed", *load] in lines
+    assert ["measured", "30", "b", "40", "steps/s", "0.75", "0.50", "to", "1.00", "–", *load] in lines
+    assert ["alone", "7", "–", "–", "steps/s", "–", "–", "5:", "reached", *load] in lines
     kept = [json.loads(line) for line in (tmp_path / "speed/core.jsonl").read_text().splitlines()]
     assert [(row["part"], row["targets"]) for row in kept] == [("measured", {"a": 5.0}), ("alone", {OURS: 5.0})]
 

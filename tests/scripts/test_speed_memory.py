@@ -23,7 +23,8 @@ def test_a_replay_takes_little_more_than_its_arrays() -> None:
     timing = speed_memory.replay(1, rows=100_000)
     raw = timing.sides[speed_memory.RAW][0]
     assert raw == pytest.approx(16.6)
-    assert 0.95 * raw < timing.sides[OURS][0] <= 1.1 * raw
+    # Below the raw size only by what the process had taken for its blocks of rows before.
+    assert 0.8 * raw < timing.sides[OURS][0] <= 1.1 * raw
 
 
 def test_a_checkpoint_writes_new_rows_and_those_of_no_whole_segment_yet(tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import distributions
 
-from palaestra.agents.nn.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from palaestra.agents.nn.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+    SquashedGaussian,
+    standard_normal_like,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -61,3 +67,25 @@ def test_multi_categorical_is_a_product() -> None:
     mask = torch.tensor([[True, False, True, True, False]]).expand(5, 5)
     assert torch.equal(MultiCategorical(logits, [2, 3], mask).mode()[:, 0], torch.zeros(5, dtype=torch.int64))
     assert MultiCategorical(logits, [2, 3], mask).parts[1].probs[:, 2].tolist() == pytest.approx([0.0] * 5)
+
+
+def test_sampled_log_prob_has_the_gradients_of_autograd() -> None:
+    """The hand-derived backward pass of a squashed sample, saturated ones included, against autograd."""
+    generator = torch.Generator().manual_seed(0)
+    mean, log_std = 3.0 * torch.randn(2, 50, 3, generator=generator, dtype=torch.float64)
+    weights = torch.randn(2, 50, 3, generator=generator, dtype=torch.float64)
+    leaves = [mean.requires_grad_(), log_std.clamp(-3.0, 1.0).requires_grad_()]
+    draws = torch.Generator().manual_seed(1)
+    action, log_prob = SquashedGaussian(*leaves).sample_with_log_prob(draws)
+    noise = standard_normal_like(leaves[0], draws.manual_seed(1))
+    u = leaves[0] + leaves[1].exp() * noise
+    density = DiagonalGaussian(*leaves).log_prob(u) - torch.log1p(-torch.tanh(u).square()).sum(-1)
+    results = []
+    for sample, log in ((action, log_prob), (torch.tanh(u), density)):
+        loss = (weights[0] * sample).sum() + (weights[1, :, 0] * log).sum()
+        results.append([sample, log, *torch.autograd.grad(loss, leaves)])
+    moderate = (u.detach().abs() < 8.0).all(-1)
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours[moderate], theirs[moderate], atol=1e-7, rtol=1e-7)
+        assert bool(ours.isfinite().all())
+    assert bool((~moderate).any())
