@@ -99,13 +99,27 @@ time.sleep(60)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_reaches_every_job_once_and_starts_no_more(number: int, tmp_path: Path) -> None:
-    before = signal.getsignal(number)
-    diary = Interrupter(number)
-    queue = [job(tmp_path, "first", SAVES), job(tmp_path, "never", SAVES)]
-    outcome = run_jobs(queue, 1, watcher=diary)
-    assert outcome.interrupted
-    assert outcome.statuses == {"first": 130}
-    assert signal.getsignal(number) == before
+    # Started by nohup, the tests themselves would ignore a closed terminal, and so would the jobs' keeper.
+    found = signal.signal(number, signal.SIG_DFL)
+    try:
+        diary = Interrupter(number)
+        queue = [job(tmp_path, "first", SAVES), job(tmp_path, "never", SAVES)]
+        outcome = run_jobs(queue, 1, watcher=diary)
+        assert outcome.interrupted
+        assert outcome.statuses == {"first": 130}
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, found)
+
+
+def test_what_outlives_its_terminal_goes_on(tmp_path: Path) -> None:
+    found = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = run_jobs([job(tmp_path, "a", "print('ready')")], 1, watcher=Interrupter(signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, found)
+    assert not outcome.interrupted
+    assert outcome.statuses == {"a": 0}
 
 
 def test_a_job_does_not_hear_the_terminal(tmp_path: Path) -> None:
