@@ -84,7 +84,7 @@ def make(agent_id: str, **config: Any) -> Any:
     settings = {
         "hidden": (16, 16),
         "batch_size": 8,
-        "buffer_size": 40,
+        "buffer_size": 30,
         "learning_starts": 20,
         "train_freq": 1,
         **config,
@@ -101,9 +101,9 @@ def test_recorded_updates_repeated_blindly_equal_plain_ones(agent_id: str, gradi
     recorder = Recorder(recorded)
     recorded.updates = Updates(recorded, recorder)
     for agent in (plain, recorded):
-        agent.learn(60)
+        agent.learn(46)
     assert_same(plain, recorded)
-    assert plain.num_updates == 40 * gradient_steps
+    assert plain.num_updates == 26 * gradient_steps
     assert recorder.warmed == max(WARM_UP, plain.update_cycle)
     assert set(recorder.sizes) == {1} if gradient_steps == 1 else {1, 4} == set(recorder.sizes)
 
@@ -125,7 +125,7 @@ def test_delayed_policies_are_captured_branch_by_branch() -> None:
     recorder = Recorder(recorded)
     recorded.updates = Updates(recorded, recorder)
     for agent in (plain, recorded):
-        agent.learn(60)
+        agent.learn(46)
     assert_same(plain, recorded)
     assert recorder.sizes == [1, 1, 1]
 
