@@ -30,6 +30,7 @@ from palaestra.scripts.timing import (
 )
 
 SB3 = {"stable_baselines3": "pip install 'palaestra[sb3]'"}
+SB3_CONTRIB = SB3 | {"sb3_contrib": SB3["stable_baselines3"]}
 MUJOCO = {"mujoco": "pip install 'palaestra[mujoco]'"}
 NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 """Read once, when NumPy is loaded."""
@@ -143,8 +144,14 @@ SUITES: dict[str, tuple[Part, ...]] = {
         ),
     ),
     "solve": (
-        Part("cart-pole", "CartPole-v1 to 475", "speed_solve:CART_POLE", {"stable_baselines3.PPO": 2.0}, SB3),
-        Part("pendulum", "Pendulum-v1 to -200", "speed_solve:PENDULUM", {"stable_baselines3.SAC": 1.5}, SB3),
+        Part("cart-pole", "CartPole-v1 to 475", "speed_solve:CART_POLE", {"stable_baselines3.PPO": 2.0}, SB3_CONTRIB),
+        Part(
+            "pendulum",
+            "Pendulum-v1 to -200",
+            "speed_solve:PENDULUM",
+            {"stable_baselines3.PPO": 1.5, "stable_baselines3.SAC": 1.5},
+            SB3,
+        ),
         Part(
             "door-key",
             "MiniGrid-DoorKey-5x5 to .9",
@@ -152,7 +159,13 @@ SUITES: dict[str, tuple[Part, ...]] = {
             {"stable_baselines3.PPO": 10.0, "stable_baselines3.PPO, without normalisation": 10.0},
             SB3,
         ),
-        Part("acrobot", "Acrobot-v1 to -100", "speed_solve:ACROBOT", {"stable_baselines3.PPO": 3.0}, SB3),
+        Part(
+            "acrobot",
+            "Acrobot-v1 to -100",
+            "speed_solve:ACROBOT",
+            {"stable_baselines3.A2C": 3.0, "stable_baselines3.PPO": 3.0},
+            SB3,
+        ),
     ),
     "memory": (
         Part(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -59,6 +60,9 @@ class SolveClock:
             steps: Env steps taken so far.
             updates: Updates of the policy so far; one that was looked at already is not looked at again.
         """
+        if self.solved:
+            # Some learners finish an iteration before they stop.
+            return False
         if steps < (self.looks + 1) * self.look_every:
             return True
         self.looks = steps // self.look_every
@@ -173,6 +177,8 @@ class ZooLearner:
         normalize: Whether observations and rewards are normalised (VecNormalize).
         flat_grid: Whether observations are those of MiniGrid's FlatObsWrapper.
         variant: What differs from the zoo's settings, if anything does.
+        library: Package of the algorithm.
+        policy: Name of its policy class.
     """
 
     algorithm: str
@@ -183,11 +189,13 @@ class ZooLearner:
     normalize: bool = False
     flat_grid: bool = False
     variant: str = ""
+    library: str = "stable_baselines3"
+    policy: str = "MlpPolicy"
 
     @property
     def name(self) -> str:
         """How the rows name this side."""
-        return f"stable_baselines3.{self.algorithm}" + (f", {self.variant}" if self.variant else "")
+        return f"{self.library}.{self.algorithm}" + (f", {self.variant}" if self.variant else "")
 
     def train(self, seed: int, clock: SolveClock) -> None:
         """Train from a seed."""
@@ -198,7 +206,6 @@ class ZooLearner:
 
     def make(self, seed: int) -> Any:
         """Return the model."""
-        import stable_baselines3
         from stable_baselines3.common.env_util import make_vec_env
         from stable_baselines3.common.vec_env import VecNormalize
 
@@ -207,12 +214,14 @@ class ZooLearner:
         if self.normalize:
             env = VecNormalize(env, gamma=self.config.get("gamma", 0.99))
         config = {name: _schedule(value) for name, value in self.config.items()}
-        return getattr(stable_baselines3, self.algorithm)("MlpPolicy", env, seed=seed, device="cpu", **config)
+        algorithm = getattr(import_module(self.library), self.algorithm)
+        return algorithm(self.policy, env, seed=seed, device="cpu", **config)
 
     def settings(self) -> dict[str, Any]:
         """Return what the row tells about this side."""
         return {
             "algorithm": self.algorithm,
+            "policy": self.policy,
             "budget": self.budget,
             "num_envs": self.num_envs,
             "config": dict(self.config),
@@ -354,19 +363,40 @@ CART_POLE = Task(
                 "clip_range": "lin_0.2",
             },
         ),
+        ZooLearner("ARS", "CartPole-v1", 50_000, 1, {"n_delta": 2}, library="sb3_contrib", policy="LinearPolicy"),
     ),
     threshold=475.0,
     look_every=1024,
 )
 PENDULUM = Task(
     OurLearner("ppo", "Pendulum-v1", 150_000),
-    (ZooLearner("SAC", "Pendulum-v1", 20_000, 1, {"learning_rate": 1e-3}),),
+    (
+        ZooLearner(
+            "PPO",
+            "Pendulum-v1",
+            100_000,
+            4,
+            {
+                "n_steps": 1024,
+                "n_epochs": 10,
+                "gae_lambda": 0.95,
+                "gamma": 0.9,
+                "ent_coef": 0.0,
+                "learning_rate": 1e-3,
+                "clip_range": 0.2,
+                "use_sde": True,
+                "sde_sample_freq": 4,
+            },
+        ),
+        ZooLearner("SAC", "Pendulum-v1", 20_000, 1, {"learning_rate": 1e-3}),
+    ),
     threshold=-200.0,
     look_every=200,
 )
 ACROBOT = Task(
     OurLearner("ppo", "Acrobot-v1", 300_000),
     (
+        ZooLearner("A2C", "Acrobot-v1", 500_000, 16, {"ent_coef": 0.0}, normalize=True),
         ZooLearner(
             "PPO",
             "Acrobot-v1",

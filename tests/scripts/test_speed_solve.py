@@ -90,6 +90,18 @@ def test_a_policy_that_was_not_updated_is_not_looked_at_again() -> None:
     assert clock.seconds == 10.0
 
 
+def test_a_learner_that_goes_on_after_it_was_told_to_stop_is_not_counted() -> None:
+    now = FakeTime()
+    clock = SolveClock(lambda policy: True, look_every=10, now=now)
+    clock.start("policy")
+    now.seconds += 2.0
+    assert not clock.go_on(10, updates=1)
+    now.seconds += 5.0
+    assert not clock.go_on(20, updates=2)
+    clock.stop(20)
+    assert (clock.solved, clock.steps, clock.seconds) == (True, 10, 2.0)
+
+
 def test_sides_are_timed_seed_by_seed_after_a_warm_up(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,7 +172,7 @@ def test_the_zoo_side_sees_the_grid_flat_as_it_was_trained() -> None:
     "task", [speed_solve.CART_POLE, speed_solve.PENDULUM, speed_solve.ACROBOT, speed_solve.DOOR_KEY]
 )
 def test_the_tasks_are_alike_for_both_sides(task: Task) -> None:
-    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("sb3_contrib")
     assert isinstance(task.ours, OurLearner)
     assert task.ours.settings()["config"]["num_envs"] == task.ours.make(1).num_envs
     assert len({peer.name for peer in task.peers}) == len(task.peers)
