@@ -101,7 +101,7 @@ def make_single(
 ) -> gym.Env[Any, Any]:
     """Return one env whose observations are those of `make_vec`'s rows, for watching and recording; errors alike."""
     arguments = dict(env_kwargs or {}) | ({} if render_mode is None else {"render_mode": render_mode})
-    return _recorded(partial(gym.make, find_spec(env_id).id, **arguments))
+    return _recorded(partial(_make, find_spec(env_id), arguments))
 
 
 def as_vector_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
@@ -174,7 +174,16 @@ def _make_vector_class(spec: EnvSpec, num_envs: int, arguments: dict[str, Any]) 
 
 
 def _make_sync(spec: EnvSpec, num_envs: int, arguments: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
-    return RecordedVectorEnv([partial(_recorded, partial(gym.make, spec.id, **arguments))] * num_envs)
+    return RecordedVectorEnv([partial(_recorded, partial(_make, spec, arguments))] * num_envs)
+
+
+def _make(spec: EnvSpec, arguments: dict[str, Any]) -> gym.Env[Any, Any]:
+    if not str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
+        return gym.make(spec.id, **arguments)
+    from palaestra.envs.mujoco.loading import python_warnings
+
+    with python_warnings():
+        return gym.make(spec.id, **arguments)
 
 
 def _make_envpool(spec: EnvSpec, num_envs: int, arguments: dict[str, Any]) -> VectorEnv[Any, Any, Any]:

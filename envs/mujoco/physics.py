@@ -11,6 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from palaestra.envs.mujoco.loading import python_warnings
 from palaestra.envs.mujoco.state import MujocoState, StateLayout
 from palaestra.envs.threads import default_threads
 from palaestra.protocols import Array
@@ -116,11 +117,11 @@ def load_model(model: mujoco.MjModel | str | Path) -> mujoco.MjModel:
     """
     if isinstance(model, mujoco.MjModel):
         return model
-    if isinstance(model, str) and model.lstrip().startswith("<"):
-        return mujoco.MjModel.from_xml_string(model)
-    if not Path(model).is_file():
+    text = isinstance(model, str) and model.lstrip().startswith("<")
+    if not text and not Path(model).is_file():
         raise FileNotFoundError(f"load_model: model={str(model)!r}; expected an MJCF file or string")
-    return mujoco.MjModel.from_xml_path(str(model))
+    with python_warnings():
+        return mujoco.MjModel.from_xml_string(model) if text else mujoco.MjModel.from_xml_path(str(model))
 
 
 def as_numpy(array: Array) -> np.ndarray:
