@@ -126,8 +126,9 @@ def build_table(results: Path, declared: tuple[Declaration, ...] = DECLARED) -> 
         ValueError: If a system names a claim that is not among the claims, or one about another system.
     """
     # Computing verdicts needs SciPy; whoever only reads the table does not wait for it.
-    from palaestra.agents.evaluation.claims import overall, read_claims, verdict
+    from palaestra.agents.evaluation.claim_files import read_claims
     from palaestra.agents.evaluation.rows import read_rows
+    from palaestra.agents.evaluation.verdicts import overall, verdict
 
     claims = {claim.name: claim for claim in read_claims(results / "claims")}
     entries = []

@@ -1,41 +1,46 @@
-"""One run of a claim: train one agent from one seed, evaluate it at fixed points, append its rows at the end.
+"""One run of a claim: train one arm from one seed, evaluate it at fixed points, append its rows at the end.
 
-`palaestra benchmark` starts one such process for every seed; rows appear only when a run is complete.
+`palaestra benchmark` starts one such process for every run; rows appear only when a run is complete.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import time
 from collections.abc import Mapping
+from functools import partial
+from operator import mul
 from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 
 from palaestra.agents.evaluation import provenance
-from palaestra.agents.evaluation.claims import Claim, Comparator
+from palaestra.agents.evaluation.claim_files import make_claim, parse_claim, with_registered
+from palaestra.agents.evaluation.claims import Arm, Claim
 from palaestra.agents.evaluation.evaluate import evaluate
+from palaestra.agents.evaluation.measures import measure_all
 from palaestra.agents.evaluation.rows import Row, append_rows, make_row
-from palaestra.agents.registry import make_agent
+from palaestra.agents.registry import agent_class, import_agent, make_agent, preset
 from palaestra.agents.training.callbacks import EveryNSteps
+from palaestra.agents.training.config import make_config
+from palaestra.wrappers.vectorize import make_vec
 
-Side = Literal["ours", "comparator"]
 PILOT_SEED_OFFSET = 1000
 """Pilot runs use seeds this much higher, so that nothing is ever tuned on a claim's own seeds."""
 
 
 def main(
-    claim_file: Path, side: Side, seed: int, rows_file: Path, threads: int = 1, pilot: bool = False, command: str = ""
+    claim_file: Path, arm: str, seed: int, rows_file: Path, threads: int = 1, pilot: bool = False, command: str = ""
 ) -> None:
-    """Run one seed of a claim and append its rows.
+    """Run one seed of one of a claim's arms and append its rows.
 
     Args:
         claim_file: File of the claim.
-        side: Which of the claim's two agents to run.
+        arm: Name of the arm.
         seed: Seed of the run.
         rows_file: File the rows are appended to.
         threads: Threads torch computes with.
@@ -43,26 +48,27 @@ def main(
         command: The command the rows name as their maker.
     """
     torch.set_num_threads(threads)
-    claim = Claim.from_json(claim_file.read_text(encoding="utf-8"))
+    claim = parse_claim(claim_file.read_text(encoding="utf-8"))
     if pilot:
         claim = pilot_claim(claim)
-    run = run_ours if side == "ours" else run_comparator
-    rows = run(claim, seed, command or provenance.command_line())
-    append_rows(rows_file, rows)
-    print(f"{claim.name}, {side}, seed {seed}: {claim.metric} {rows[-1].metric(claim.metric)}")
+    append_rows(rows_file, run_arm(claim, claim.arm(arm), seed, command or provenance.command_line()))
 
 
 def pilot_claim(claim: Claim) -> Claim:
-    """Return the claim as a pilot tries it: other seeds, and whatever configuration the preset gives now."""
-    seeds = tuple(seed + PILOT_SEED_OFFSET for seed in claim.seeds)
-    return dataclasses.replace(claim, seeds=seeds, config_hash=configuration(claim)[1])
+    """Return the claim as a pilot tries it: other seeds, and whatever configurations its agents have now."""
+    seeds = [seed + PILOT_SEED_OFFSET for seed in claim.seeds]
+    return make_claim({**with_registered(claim.record, configuration_hashes(claim)), "seeds": seeds})
 
 
-def configuration(claim: Claim) -> tuple[dict[str, Any], str]:
-    """Return the configuration that the claim's preset gives now, and its digest."""
-    agent = _make_agent(claim, seed=0)
-    config = provenance.plain(agent.config)
-    return config, provenance.config_hash(claim.agent, config)
+def configuration_hashes(claim: Claim) -> dict[str, str]:
+    """Return the digests of the configurations that a claim's agents of the suite have now, by arm."""
+    return {arm.name: configuration(arm)[1] for arm in claim.arms if arm.kind == "ours"}
+
+
+def configuration(arm: Arm) -> tuple[dict[str, Any], str]:
+    """Return the configuration that an agent of the suite has now, and its digest."""
+    config = provenance.plain(_make_ours(arm, seed=0).config)
+    return config, provenance.config_hash(arm.agent, config)
 
 
 class Recorder:
@@ -71,32 +77,34 @@ class Recorder:
     def __init__(
         self,
         claim: Claim,
+        arm: Arm,
         seed: int,
-        agent_id: str,
-        agent_config: Mapping[str, Any],
         command: str,
+        agent_config: Mapping[str, Any],
         train_backend: str | None = None,
     ) -> None:
         """Start the clock.
 
         Args:
             claim: The claim.
+            arm: The arm that is run.
             seed: Seed of the run.
-            agent_id: Id of the agent that is run.
-            agent_config: Its configuration.
             command: The command the rows name as their maker.
+            agent_config: The configuration that the rows hold.
             train_backend: What the agent is trained on.
         """
         provenance.git_state()  # What is about to run is the code as it stands now.
-        self.claim = claim
+        self.claim, self.arm, self.seed = claim, arm, seed
         self.identity: dict[str, Any] = {
-            "agent_id": agent_id,
+            "agent_id": arm.agent,
             "agent_config": agent_config,
             "seed": seed,
-            "budget": claim.budget,
+            "budget": arm.budget,
             "command": command,
             "claim": claim.name,
             "claim_hash": claim.digest(),
+            "arm": arm.name,
+            "training": arm.training,
             "train_backend": train_backend,
         }
         self.rows: list[Row] = []
@@ -104,29 +112,34 @@ class Recorder:
         self.trained = 0.0
         self.resumed = time.perf_counter()
 
-    def record(self, policy: Any, kind: Literal["final", "curve"], env_steps: int, updates: int) -> None:
+    def record(
+        self, policy: Any, kind: Literal["final", "curve"], *, env_steps: int, updates: int, episodes: int
+    ) -> None:
         """Evaluate a policy and keep the row."""
         self.trained += time.perf_counter() - self.resumed
         evaluation = evaluate(
             policy,
-            self.claim.env,
-            env_kwargs=self.claim.env_kwargs,
+            self.arm.env,
+            env_kwargs=self.arm.env_kwargs,
             episodes=self.claim.eval_episodes,
-            seed=self.identity["seed"],
+            seed=self.seed,
             deterministic=self.claim.deterministic,
         )
+        measures = measure_all(self.arm.measures, policy, self.arm.env, self.arm.env_kwargs, self.seed)
         row = make_row(
             evaluation,
             kind=kind,
             env_steps=env_steps,
             updates=updates,
+            episodes=episodes,
+            measures=measures,
             wall_seconds=self.trained,
             idle_cpu=self.meter.idle_share(),
             **self.identity,
         )
         self.rows.append(row)
-        measured = row.metric(self.claim.metric)
-        print(f"{env_steps} steps, {self.trained:.0f} s: {self.claim.metric} {measured}", flush=True)
+        told = "; ".join(f"{name} {row.metric(name)}" for name in self.claim.reported)
+        print(f"{env_steps} steps, {self.trained:.0f} s: {told}", flush=True)
         self.resumed = time.perf_counter()
 
 
@@ -139,7 +152,7 @@ class LearningCurve(EveryNSteps):
         Args:
             recorder: The run's recorder.
         """
-        super().__init__(recorder.claim.eval_every)
+        super().__init__(recorder.arm.eval_every)
         self.recorder = recorder
 
     def on_start(self, agent: Any) -> None:
@@ -149,51 +162,68 @@ class LearningCurve(EveryNSteps):
 
     def run(self, agent: Any) -> None:
         """Record a point."""
-        if agent.num_timesteps < self.recorder.claim.budget:
-            self.recorder.record(agent, "curve", agent.num_timesteps, agent.num_updates)
+        if agent.num_timesteps < self.recorder.arm.budget:
+            self.record(agent, "curve")
+
+    def record(self, agent: Any, kind: Literal["final", "curve"]) -> None:
+        """Record where an agent stands."""
+        done, made, ended = agent.num_timesteps, agent.num_updates, agent.collector.episodes
+        self.recorder.record(agent, kind, env_steps=done, updates=made, episodes=ended)
 
 
-def run_ours(claim: Claim, seed: int, command: str) -> list[Row]:
-    """Train and evaluate the claim's own agent; return its rows, the final one last.
+def run_arm(claim: Claim, arm: Arm, seed: int, command: str) -> list[Row]:
+    """Train and evaluate one arm from one seed; return its rows, the final one last.
 
     Raises:
-        ValueError: If the configuration is not the one the claim was registered with.
+        ValueError: If its configuration is not the one the claim was registered with, or a peer is unknown.
     """
-    agent = _make_agent(claim, seed)
+    return _RUNS[arm.kind](claim, arm, seed, command)
+
+
+def _run_ours(claim: Claim, arm: Arm, seed: int, command: str) -> list[Row]:
+    agent = _make_ours(arm, seed)
     config = provenance.plain(agent.config)
-    found = provenance.config_hash(claim.agent, config)
-    if found != claim.config_hash:
-        raise ValueError(f"{claim.name}: the preset's config hash is {found}; expected the claim's {claim.config_hash}")
-    recorder = Recorder(claim, seed, claim.agent, config, command, agent.backend)
-    agent.learn(claim.budget, callback=LearningCurve(recorder))
-    recorder.record(agent, "final", agent.num_timesteps, agent.num_updates)
+    found = provenance.config_hash(arm.agent, config)
+    if found != arm.config_hash:
+        raise ValueError(f"{claim.name}, {arm.name}: config hash is {found}; expected the claim's {arm.config_hash}")
+    recorder = Recorder(claim, arm, seed, command, config, agent.backend)
+    curve = LearningCurve(recorder)
+    agent.learn(arm.budget, callback=curve)
+    curve.record(agent, "final")
     return recorder.rows
 
 
-def run_comparator(claim: Claim, seed: int, command: str) -> list[Row]:
-    """Train the claim's comparator with stable-baselines3 and evaluate it as ours is; return its rows.
-
-    Raises:
-        ValueError: If the claim has no comparator, or one of another library.
-    """
-    if claim.comparator is None:
-        raise ValueError(f"{claim.name}: has no comparator; expected one")
-    model = _make_peer(claim.comparator, claim.env, claim.env_kwargs, seed)
+def _run_peer(claim: Claim, arm: Arm, seed: int, command: str) -> list[Row]:
+    model = _make_peer(arm, seed)
     policy = PeerPolicy(model)
-    recorder = Recorder(claim, seed, claim.comparator.agent, claim.comparator.row_config(), command)
-    recorder.record(policy, "curve", 0, 0)
-    due = claim.eval_every
+    recorder = Recorder(claim, arm, seed, command, arm.row_config())
+
+    def record(kind: Literal["final", "curve"]) -> None:
+        ended = sum(len(rewards) for rewards in model.get_env().env_method("get_episode_rewards"))
+        recorder.record(policy, kind, env_steps=model.num_timesteps, updates=model._n_updates, episodes=ended)
+
+    record("curve")
+    due = arm.eval_every
 
     def on_step(local_variables: dict[str, Any], global_variables: dict[str, Any]) -> bool:
         nonlocal due
-        if due <= model.num_timesteps < claim.budget:
-            due = (model.num_timesteps // claim.eval_every + 1) * claim.eval_every
-            recorder.record(policy, "curve", model.num_timesteps, model._n_updates)
+        if due <= model.num_timesteps < arm.budget:
+            due = (model.num_timesteps // arm.eval_every + 1) * arm.eval_every
+            record("curve")
         return True
 
-    model.learn(claim.budget, callback=on_step)
-    recorder.record(policy, "final", model.num_timesteps, model._n_updates)
+    model.learn(arm.budget, callback=on_step)
+    record("final")
     return recorder.rows
+
+
+def _run_policy(claim: Claim, arm: Arm, seed: int, command: str) -> list[Row]:
+    recorder = Recorder(claim, arm, seed, command, arm.row_config())
+    recorder.record(arm.agent.partition("/")[2], "final", env_steps=0, updates=0, episodes=0)
+    return recorder.rows
+
+
+_RUNS = {"ours": _run_ours, "peer": _run_peer, "policy": _run_policy}
 
 
 class PeerPolicy:
@@ -216,8 +246,9 @@ class PeerPolicy:
         deterministic: bool = True,
         *,
         action_masks: Any = None,
+        generator: Any = None,
     ) -> tuple[Any, Any]:
-        """Return the model's actions; masks reach only models that know them."""
+        """Return the model's actions; masks reach only models that know them, and noise is the model's own."""
         keywords = {"action_masks": action_masks} if self.masked else {}
         actions, state = self.model.predict(
             observation, state=state, episode_start=episode_start, deterministic=deterministic, **keywords
@@ -225,24 +256,53 @@ class PeerPolicy:
         return actions, state
 
 
-def _make_agent(claim: Claim, seed: int) -> Any:
-    return make_agent(
-        claim.agent, claim.env, seed=seed, device="cpu", preset_name=claim.preset, env_kwargs=dict(claim.env_kwargs)
-    )
+def _make_ours(arm: Arm, seed: int) -> Any:
+    agent_id = import_agent(arm.agent)
+    tuned = preset(agent_id, arm.env) if arm.preset == "auto" else {}
+    settings = {**tuned, **arm.config}
+    env_kwargs = {**arm.env_kwargs, **arm.training.get("env_kwargs", {})}
+    common: dict[str, Any] = {"seed": seed, "device": "cpu", "preset_name": None, **settings}
+    scale = arm.training.get("reward_scale", 1.0)
+    if scale == 1.0:
+        return make_agent(agent_id, arm.env, env_kwargs=env_kwargs, **common)
+    config = make_config(agent_class(agent_id).config_class, settings)
+    env = make_vec(arm.env, config.num_envs, env_kwargs=env_kwargs)
+    return make_agent(agent_id, gym.wrappers.vector.TransformReward(env, partial(mul, scale)), **common)
 
 
-def _make_peer(comparator: Comparator, env_id: str, env_kwargs: Mapping[str, Any], seed: int) -> Any:
-    library, _, name = comparator.agent.partition("/")
-    if library != "sb3":
-        raise ValueError(f"comparator: agent={comparator.agent!r}; expected 'sb3/' and the name of an algorithm")
-    import stable_baselines3
+def _make_peer(arm: Arm, seed: int) -> Any:
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.noise import NormalActionNoise
 
-    algorithm = getattr(stable_baselines3, name.upper(), None)
-    if algorithm is None:
-        raise ValueError(f"comparator: stable-baselines3 has no {name.upper()}; expected one of its algorithms")
-    env = make_vec_env(lambda: gym.make(env_id, **env_kwargs), n_envs=comparator.num_envs, seed=seed)
-    return algorithm(env=env, seed=seed, device="cpu", **comparator.config)
+    config = arm.row_config()
+    env_kwargs = {**arm.env_kwargs, **arm.training.get("env_kwargs", {})}
+    scale = arm.training.get("reward_scale", 1.0)
+
+    def make() -> gym.Env[Any, Any]:
+        env = gym.make(arm.env, **env_kwargs)
+        return env if scale == 1.0 else gym.wrappers.TransformReward(env, partial(mul, scale))
+
+    env = make_vec_env(make, n_envs=config.pop("num_envs"), seed=seed)
+    if "action_noise" in config:
+        shape = env.action_space.shape or ()
+        config["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(config["action_noise"])))
+    return _peer_class(arm.agent.partition("/")[2])(env=env, seed=seed, device="cpu", **config)
+
+
+def _peer_class(name: str) -> Any:
+    import stable_baselines3
+
+    libraries = [stable_baselines3]
+    try:
+        import sb3_contrib
+    except ImportError:
+        pass
+    else:
+        libraries.append(sb3_contrib)
+    found = {key.lower(): getattr(library, key) for library in libraries for key in library.__all__}
+    if name not in found:
+        raise ValueError(f"stable-baselines3 has no {name.upper()}; expected one of its algorithms or sb3-contrib's")
+    return found[name]
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ class EvaluateOptions:
     """Seed of the evaluation."""
     best: bool = False
     """Take the best checkpoint of the run instead of the latest."""
+    decision_frequencies: bool = False
+    """Measure how an agent fares that may look at every 1st, 2nd, 4th, ... 30th observation only, 10 episodes each."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -43,6 +45,8 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(EvaluateOptions, prog="palaestra evaluate", args=arguments)
     try:
         policy, env_id, env_kwargs = load_policy(options.policy, options.env, options.env_kwargs, options.best)
+        if options.decision_frequencies:
+            return measure_decision_frequencies(options, policy, env_id, env_kwargs)
         from palaestra.agents.evaluation.evaluate import evaluate_modes
 
         modes = evaluate_modes(policy, env_id, env_kwargs=env_kwargs, episodes=options.episodes, seed=options.seed)
@@ -57,6 +61,23 @@ def main(arguments: list[str]) -> int:
         for name, value in result.metrics().items():
             table.add_row(mode, name.replace("_", " "), f"{value:,.4g}")
     console().print(table)
+    return 0
+
+
+def measure_decision_frequencies(options: EvaluateOptions, policy: Any, env_id: str, env_kwargs: dict[str, Any]) -> int:
+    """Print the mean return at every decision frequency, and the frequency-averaged score where the env has one."""
+    from palaestra.agents.evaluation.decision_frequency import decision_frequencies
+
+    result = decision_frequencies(policy, env_id, env_kwargs=env_kwargs, seed=options.seed)
+    if options.json:
+        print(json.dumps(result.metrics(), indent=2))
+        return 0
+    table = Table("steps a decision", "mean return", title=f"{options.policy} on {env_id} {env_kwargs or ''}", box=None)
+    for length, value in zip(result.lengths, result.mean_returns, strict=True):
+        table.add_row(str(length), f"{value:,.4g}")
+    console().print(table)
+    score = result.score
+    console().print("no scale of returns is known for this env" if score is None else f"score {score:.4f}")
     return 0
 
 

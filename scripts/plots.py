@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,44 +10,49 @@ import numpy as np
 
 from palaestra.agents.evaluation.rows import Row
 from palaestra.agents.evaluation.statistics import mean_interval
+from palaestra.scripts.curve_panel import CurvePanel
 from palaestra.scripts.speed_report import RatioBar
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+STYLES = ("-", "--", ":")
 
 
-def learning_curves(
-    path: Path, title: str, metric: str, curves: Mapping[str, Sequence[Row]], bound: float | None = None
-) -> None:
-    """Draw the mean over seeds and its 95 % t-interval against env steps, one line for each agent.
+def learning_curves(path: Path, panels: Sequence[CurvePanel]) -> None:
+    """Draw means over seeds and their 95 % t-intervals against env steps, panels side by side.
 
     Args:
         path: PNG file to write.
-        title: Title of the picture.
-        metric: One of `rows.METRICS`.
-        curves: Rows of all seeds and points, by agent.
-        bound: A level to mark, such as a claim's threshold.
+        panels: What to draw, at least one.
     """
-    figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    for (label, rows), colour in zip(curves.items(), COLOURS, strict=False):
-        steps, estimates, lows, highs = curve_points(rows, metric)
-        axes.plot(steps, estimates, color=colour, marker=".", label=label)
+    size = (6.4 * len(panels), 3.8)
+    figure, row = plt.subplots(ncols=len(panels), figsize=size, layout="constrained", squeeze=False)
+    for axes, panel in zip(row[0], panels, strict=True):
+        _draw_panel(axes, panel)
+    _save(figure, path)
+
+
+def _draw_panel(axes: Axes, panel: CurvePanel) -> None:
+    for index, (label, rows) in enumerate(panel.curves.items()):
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+        steps, estimates, lows, highs = curve_points(rows, panel.metric)
+        axes.plot(steps, estimates, color=colour, linestyle=style, marker=".", label=label)
         axes.fill_between(steps, lows, highs, color=colour, alpha=0.2, linewidth=0)
-    if bound is not None:
-        axes.axhline(bound, color="0.4", linestyle="--", linewidth=1, label=f"claimed: {bound:g}")
-    axes.set(title=title, xlabel="environment steps", ylabel=metric.replace("_", " "))
-    if metric.endswith("gap"):
+    for level in panel.levels:
+        axes.axhline(level, color="0.4", linestyle="--", linewidth=1, label=f"claimed: {level:g}")
+    axes.set(title=panel.title, xlabel="environment steps", ylabel=panel.metric.replace("_", " "))
+    if panel.metric.endswith("gap"):
         # Gaps begin in the hundreds and matter in the thousandths; exact ones may be 0.
         axes.set_yscale("symlog", linthresh=1e-3)
         axes.set_ylim(bottom=0.0)
     axes.grid(alpha=0.3)
-    axes.legend()
-    _save(figure, path)
+    axes.legend(fontsize="small" if len(panel.curves) > 4 else None)
 
 
 def ratio_picture(path: Path, title: str, bars: Sequence[RatioBar]) -> None:
@@ -100,7 +105,7 @@ def curve_points(rows: Sequence[Row], metric: str) -> tuple[np.ndarray, np.ndarr
 
     Args:
         rows: Rows of all seeds and points.
-        metric: One of `rows.METRICS`; rows without it are left out.
+        metric: As for `Row.metric`; rows without it are left out.
     """
     by_step: dict[int, list[float]] = {}
     for row in rows:

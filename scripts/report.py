@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +11,12 @@ from statistics import median
 
 import tyro
 
-from palaestra.agents.evaluation.claims import Claim, Verdict, belongs, read_claims, verdict
+from palaestra.agents.evaluation.claim_files import read_claims
+from palaestra.agents.evaluation.claims import Arm, Claim, Criterion
 from palaestra.agents.evaluation.rows import Row, pool, read_rows
-from palaestra.agents.evaluation.statistics import Interval
+from palaestra.agents.evaluation.statistics import Interval, mean_interval
+from palaestra.agents.evaluation.verdicts import Verdict, arm_rows, runs_of, verdict
+from palaestra.scripts.curve_panel import CurvePanel
 from palaestra.scripts.speed_report import newest_rows, picture_file, ratio_bars, speed_section
 
 HEADER = """# Results
@@ -63,20 +66,13 @@ def write_report(results: Path) -> int:
 
 def report_text(results: Path) -> str:
     """Return the report on a folder of results as Markdown."""
-    claims = read_claims(results / "claims")
-    measured = [(claim, read_rows(rows_file(results, claim))) for claim in claims]
-    verdicts = [verdict(claim, rows) for claim, rows in measured]
+    measured = [(claim, read_rows(rows_file(results, claim))) for claim in read_claims(results / "claims")]
+    judged = [(claim, rows, verdict(claim, rows)) for claim, rows in measured]
     lines = [HEADER, "| claim | verdict | seeds | result | bound |", "|---|---|---|---|---|"]
-    for claim, found in zip(claims, verdicts, strict=True):
-        cells = (
-            f"[{claim.name}](#{claim.name})",
-            found.status,
-            f"{found.seeds_done} of {found.seeds_required}",
-            _interval(found.result),
-            _number(found.bound),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    for (claim, rows), found in zip(measured, verdicts, strict=True):
+    lines += [_summary(claim, found) for claim, _, found in judged if not claim.is_table]
+    tables = [_table_summary(claim, found) for claim, _, found in judged if claim.is_table]
+    lines += ["", "| table | arms | seeds |", "|---|---|---|", *tables] if tables else []
+    for claim, rows, found in judged:
         lines += ["", *_section(claim, rows, found)]
     lines += speed_section(results)
     return "\n".join(lines) + "\n"
@@ -97,8 +93,7 @@ def draw_pictures(results: Path) -> list[Path]:
         curves = claim_curves(claim, read_rows(rows_file(results, claim)))
         if curves:
             path = results / "pictures" / f"{claim.name}.png"
-            bound = None if claim.comparator is not None else claim.margin
-            learning_curves(path, f"{claim.agent} on {claim.env}", claim.metric, curves, bound)
+            learning_curves(path, curve_panels(claim, curves))
             drawn.append(path)
     for suite, rows in newest_rows(results).items():
         bars = ratio_bars(rows)
@@ -109,21 +104,40 @@ def draw_pictures(results: Path) -> list[Path]:
 
 
 def claim_curves(claim: Claim, rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return the rows of a claim's learning curves by agent id, final rows as their last points.
+    """Return the rows of a claim's learning curves by arm, final rows as their last points.
 
     Raises:
-        ValueError: If rows of one agent were measured on different versions of the env.
+        ValueError: If rows of one arm were measured on different versions of the env.
     """
-    sides = [(claim.agent, claim.config_hash)]
-    if claim.comparator is not None:
-        sides.append((claim.comparator.agent, claim.comparator.config_hash))
     curves = {}
-    for agent_id, config_hash in sides:
-        found = [row for row in rows if belongs(claim, row, agent_id, config_hash)]
+    for arm in claim.arms:
+        found = arm_rows(claim, arm, rows)
         if found:
             pool(found, by=("kind",))
-            curves[agent_id] = found
+            curves[arm.name] = found
     return curves
+
+
+def curve_panels(claim: Claim, curves: Mapping[str, Sequence[Row]]) -> list[CurvePanel]:
+    """Return what to draw: for each env and metric the curves of all arms, and the levels claimed of one of them."""
+    panels = []
+    for env in dict.fromkeys(arm.env for arm in claim.arms):
+        arms = [arm for arm in claim.arms if arm.env == env and arm.name in curves]
+        for metric in claim.reported if arms else ():
+            names = arms[0].label if len(claim.arms) == 1 else claim.name
+            levels = sorted({level for criterion in claim.criteria for level in _levels(criterion, metric)})
+            drawn = {arm.label if arm.world == env else arm.name: curves[arm.name] for arm in arms}
+            panels.append(CurvePanel(f"{names} on {env}", metric, drawn, tuple(levels)))
+    return panels
+
+
+def _levels(criterion: Criterion, metric: str) -> list[float]:
+    if criterion.metric != metric:
+        return []
+    if criterion.threshold is not None:
+        return [criterion.threshold]
+    held = criterion.summary == "final" and list(criterion.contrast.values()) == [1.0] and criterion.within is None
+    return [criterion.bound] if held and criterion.relative_to is None else []
 
 
 def rows_file(results: Path, claim: Claim) -> Path:
@@ -131,13 +145,32 @@ def rows_file(results: Path, claim: Claim) -> Path:
     return results / f"{claim.name}.jsonl"
 
 
+def _summary(claim: Claim, found: Verdict) -> str:
+    deciding = found.deciding
+    cells = (
+        f"[{claim.name}](#{claim.name})",
+        found.status,
+        f"{found.seeds_done} of {found.seeds_required}",
+        _interval(deciding.result if deciding else None),
+        _number(deciding.bound if deciding else None),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _table_summary(claim: Claim, found: Verdict) -> str:
+    return f"| [{claim.name}](#{claim.name}) | {len(claim.arms)} | {found.seeds_done} of {found.seeds_required} |"
+
+
 def _section(claim: Claim, rows: Sequence[Row], found: Verdict) -> list[str]:
     lines = [f"## {claim.name}", "", claim.statement, ""]
-    lines.append(f"- verdict: **{found.status}**, {found.seeds_done} of {found.seeds_required} seeds")
-    if found.result is not None:
-        decided = f"{_interval(found.result)}; bound {_number(found.bound)}"
-        lines.append(f"- {_RESULTS[claim.criterion]} {claim.metric}: {decided}")
-    lines.append(f"- budget: {claim.budget:,} steps; tuning: {claim.tuning_budget}")
+    if not claim.is_table:
+        lines.append(f"- verdict: **{found.status}**, {found.seeds_done} of {found.seeds_required} seeds")
+    for finding in found.findings:
+        status = f" ({finding.status})" if len(found.findings) > 1 else ""
+        decided = f"{_interval(finding.result)}; bound {_number(finding.bound)}"
+        lines.append(f"- {_decided_on(claim, finding.criterion)}: {decided}{status}")
+    budgets = " or ".join(f"{budget:,}" for budget in sorted({arm.budget for arm in claim.arms}))
+    lines.append(f"- budget: {budgets} steps; tuning: {claim.tuning_budget}")
     lines.append(f"- command: `palaestra benchmark {claim.name}`")
     curves = claim_curves(claim, rows)
     counted = [row for side in curves.values() for row in side]
@@ -146,8 +179,46 @@ def _section(claim: Claim, rows: Sequence[Row], found: Verdict) -> list[str]:
     made = f"{len(counted)} of {len(rows)} made for this claim as it stands"
     lines.append(f"- rows: [{claim.name}.jsonl]({claim.name}.jsonl), {made}")
     lines += _origin(counted)
-    lines += ["", *_seed_table(claim, found, curves), "", f"![learning curve](pictures/{claim.name}.png)"]
-    return lines
+    runs = {arm.name: {seed: run[-1] for seed, run in runs_of(claim, arm, rows).items()} for arm in claim.arms}
+    if any(arm.world for arm in claim.arms):
+        lines += _grids(claim, runs)
+    elif len(claim.arms) > 2:
+        lines += ["", *_arm_table(claim, runs)]
+    else:
+        lines += ["", *_seed_table(claim, {name: runs[name] for name in curves})]
+    return [*lines, "", f"![learning curve](pictures/{claim.name}.png)"]
+
+
+def _decided_on(claim: Claim, criterion: Criterion) -> str:
+    """Return what a criterion compares with its bound, in words."""
+    metric = criterion.metric
+    if criterion.threshold is not None:
+        side = "at least" if criterion.summary == "until_at_least" else "at most"
+        metric = f"{criterion.axis} until {metric} is {side} {criterion.threshold:g}"
+    elif criterion.summary == "average":
+        metric = f"the average of {metric} over {criterion.axis}"
+    about = "" if len(claim.arms) == 1 else f" of {_contrast_text(criterion)}"
+    if criterion.over == "each_seed":
+        return f"worst seed's {metric}{about}"
+    if "criterion" in claim.record and criterion.relative_to is not None:
+        return f"difference (ours - theirs) of the mean over seeds of {metric}"
+    return f"mean over seeds of {metric}{f',{about[3:]}' if about else ''}{_bound_text(criterion)}"
+
+
+def _contrast_text(criterion: Criterion) -> str:
+    parts: list[str] = []
+    for arm, coefficient in criterion.contrast.items():
+        sign = "-" if coefficient < 0 else "+" if parts else ""
+        size = "" if abs(coefficient) == 1 else f"{abs(coefficient):g} "
+        parts.append(f"{sign}{' ' if parts else ''}{size}{arm}")
+    return " ".join(parts)
+
+
+def _bound_text(criterion: Criterion) -> str:
+    if len(criterion.contrast) == 1 and criterion.within is None and criterion.at_most is None:
+        return ""
+    side = "at least" if criterion.at_least is not None else "at most" if criterion.at_most is not None else "within"
+    return f", {side} the bound"
 
 
 def _origin(rows: Sequence[Row]) -> list[str]:
@@ -164,20 +235,53 @@ def _revision(row: Row) -> str:
     return f"{revision} (modified)" if row.modified else revision
 
 
-def _seed_table(claim: Claim, found: Verdict, curves: dict[str, list[Row]]) -> list[str]:
-    measured = dict(zip(curves, (found.ours, found.theirs), strict=False))
-    names = [f"{agent_id}: {claim.metric}" for agent_id in curves]
-    seconds = [f"{agent_id}: seconds" for agent_id in curves]
-    lines = [f"| seed | {' | '.join(names + seconds)} |", "|---" * (1 + 2 * len(curves)) + "|"]
+def _seed_table(claim: Claim, ends: Mapping[str, Mapping[int, Row]]) -> list[str]:
+    """Return a line for each seed: the metrics and the seconds of every arm."""
+    metrics = claim.reported
+    names = [f"{arm}: {metric}" for arm in ends for metric in metrics]
+    seconds = [f"{arm}: seconds" for arm in ends]
+    lines = [f"| seed | {' | '.join(names + seconds)} |", "|---" * (1 + len(names) + len(seconds)) + "|"]
     for seed in claim.seeds:
-        values = [_interval(measured[agent_id].get(seed)) for agent_id in curves]
-        times = [_seconds(rows, seed) for rows in curves.values()]
+        rows = [found.get(seed) for found in ends.values()]
+        values = [_interval(row.metric(metric) if row else None) for row in rows for metric in metrics]
+        times = [f"{row.wall_seconds:.0f}" if row else "–" for row in rows]
         lines.append(f"| {seed} | {' | '.join(values + times)} |")
     return lines
 
 
-def _seconds(rows: Sequence[Row], seed: int) -> str:
-    return next((f"{row.wall_seconds:.0f}" for row in rows if row.kind == "final" and row.seed == seed), "–")
+def _arm_table(claim: Claim, ends: Mapping[str, Mapping[int, Row]]) -> list[str]:
+    """Return a line for each arm: its final metrics, means over the seeds that have been run."""
+    metrics = claim.reported
+    lines = [f"| arm | seeds | {' | '.join(metrics)} | seconds |", "|---" * (3 + len(metrics)) + "|"]
+    for arm, found in ends.items():
+        rows = list(found.values())
+        values = [_mean(rows, metric) for metric in [*metrics, "wall_seconds"]]
+        lines.append(f"| {arm} | {len(rows)} | {' | '.join(values)} |")
+    return lines
+
+
+def _grids(claim: Claim, ends: Mapping[str, Mapping[int, Row]]) -> list[str]:
+    """Return a table for each metric, a line for each agent and a column for each env: means over seeds."""
+    worlds = list(dict.fromkeys(arm.world for arm in claim.arms))
+    places: dict[str, dict[str, Arm]] = {}
+    for arm in claim.arms:
+        places.setdefault(arm.label, {})[arm.world] = arm
+    lines = []
+    for metric in [*claim.reported, "wall_seconds"]:
+        lines += ["", f"| {metric} | {' | '.join(worlds)} |", "|---" * (1 + len(worlds)) + "|"]
+        for label, arms in places.items():
+            cells = []
+            for world in worlds:
+                rows = list(ends[arms[world].name].values())
+                partly = f" ({len(rows)} of {len(claim.seeds)} seeds)" if 0 < len(rows) < len(claim.seeds) else ""
+                cells.append(f"{_mean(rows, metric)}{partly}")
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
+
+
+def _mean(rows: Sequence[Row], metric: str) -> str:
+    found = [interval.estimate for row in rows if (interval := row.metric(metric)) is not None]
+    return _interval(mean_interval(found)) if len(found) > 1 else _number(found[0] if found else None)
 
 
 def _interval(interval: Interval | None) -> str:
@@ -191,13 +295,6 @@ def _interval(interval: Interval | None) -> str:
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
-
-_RESULTS = {
-    "mean_at_least": "mean over seeds of",
-    "each_seed_at_least": "worst seed's",
-    "each_seed_at_most": "worst seed's",
-    "within_of_comparator": "difference (ours - theirs) of the mean over seeds of",
-}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -72,6 +72,7 @@ def make_result_row() -> Callable[..., Row]:
             "threads": 1,
             "idle_cpu": 0.25,
             "command": "palaestra benchmark sac-pendulum",
+            "arm": agent_id,
             "timestamp": "2025-01-01T00:00:00+00:00",
         }
         return Row(**{**defaults, **fields})

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from palaestra.agents.evaluation.episodes import Episodes, play_rows
 from palaestra.agents.evaluation.players import Player, make_player
 from palaestra.agents.evaluation.statistics import Interval, mean_interval, paired_interval
 from palaestra.protocols import Enumerable, Oracle, Simulator, simulator_of
@@ -98,13 +98,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Played:
-    returns: NDArray[np.float64]
-    lengths: NDArray[np.int64]
-    success: NDArray[np.bool_] | None
-
-
-@dataclass(frozen=True)
 class _Protocol:
     """How one policy is measured: everything but the policy itself."""
 
@@ -115,11 +108,11 @@ class _Protocol:
     deterministic: bool
     frame_stack: int
 
-    def episodes(self, policy: Any, num_envs: int, episodes_per_row: int) -> _Played:
-        """Play the same number of episodes in every row, so that short ones do not count more often than long ones."""
+    def episodes(self, policy: Any, num_envs: int, episodes_per_row: int, final_info: Sequence[str] = ()) -> Episodes:
+        """Play the same number of episodes in every row."""
         env, player = self._start(policy, num_envs, self.env_kwargs)
         try:
-            return _play_episodes(env, player, row_seeds(self.seed, "eval", num_envs), episodes_per_row)
+            return play_rows(env, player, row_seeds(self.seed, "eval", num_envs), episodes_per_row, final_info)
         finally:
             env.close()
 
@@ -193,10 +186,8 @@ def evaluate(
         TypeError: If `policy` is nothing that can act there.
     """
     rows = _rows(episodes, num_envs)
-    kwargs = dict(env_kwargs or {})
-    simulator = _simulator(env_id, kwargs)
-    stack = frame_stack if frame_stack is not None else int(getattr(getattr(policy, "config", None), "frame_stack", 1))
-    protocol = _Protocol(env_id, kwargs, simulator, seed, deterministic, stack)
+    protocol = _protocol(policy, env_id, env_kwargs, seed, deterministic, frame_stack)
+    kwargs, simulator, stack = dict(protocol.env_kwargs), protocol.simulator, protocol.frame_stack
     played = protocol.episodes(policy, rows, episodes // rows)
     evaluation = Evaluation(
         env_id=env_id,
@@ -243,6 +234,48 @@ def evaluate_modes(policy: Any, env_id: str, **keywords: Any) -> dict[str, Evalu
     return modes
 
 
+def play_episodes(
+    policy: Any,
+    env_id: str,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    episodes: int = 100,
+    seed: int = 0,
+    deterministic: bool = True,
+    final_info: Sequence[str] = (),
+) -> Episodes:
+    """Return the very episodes that `evaluate` measures, with infos of their ends; for measures of one's own.
+
+    Args:
+        policy: As for `evaluate`, and so are the arguments that follow.
+        env_id: Registered id.
+        env_kwargs: Parameters of the env.
+        episodes: Number of episodes.
+        seed: Seed of the evaluation.
+        deterministic: Whether the policy acts by its mode.
+        final_info: Names of the infos to keep of every episode's end.
+
+    Raises:
+        KeyError: If the env does not report an info asked for.
+    """
+    rows = _rows(episodes, None)
+    protocol = _protocol(policy, env_id, env_kwargs, seed, deterministic, None)
+    return protocol.episodes(policy, rows, episodes // rows, final_info)
+
+
+def _protocol(
+    policy: Any,
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None,
+    seed: int,
+    deterministic: bool,
+    frame_stack: int | None,
+) -> _Protocol:
+    kwargs = dict(env_kwargs or {})
+    stack = frame_stack if frame_stack is not None else int(getattr(getattr(policy, "config", None), "frame_stack", 1))
+    return _Protocol(env_id, kwargs, simulator_for(env_id, kwargs), seed, deterministic, stack)
+
+
 def _rows(episodes: int, num_envs: int | None) -> int:
     if episodes < 1:
         raise ValueError(f"evaluate: episodes={episodes}; expected at least 1")
@@ -255,51 +288,13 @@ def _rows(episodes: int, num_envs: int | None) -> int:
     return num_envs
 
 
-def _simulator(env_id: str, env_kwargs: dict[str, Any]) -> Simulator | None:
+def simulator_for(env_id: str, env_kwargs: Mapping[str, Any]) -> Simulator | None:
+    """Return the simulator of an env id with some parameters, or None where it has none."""
     env = make_vec(env_id, 1, env_kwargs=env_kwargs)
     try:
         return simulator_of(env)
     finally:
         env.close()
-
-
-def _play_episodes(
-    env: gym.vector.VectorEnv[Any, Any, Any], player: Player, seeds: list[int], episodes_per_row: int
-) -> _Played:
-    if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
-        raise ValueError(f"evaluate: autoreset_mode={env.metadata.get('autoreset_mode')}; expected SAME_STEP")
-    num_envs = env.num_envs
-    returns = np.zeros((num_envs, episodes_per_row))
-    lengths = np.zeros((num_envs, episodes_per_row), np.int64)
-    success = np.zeros((num_envs, episodes_per_row), np.bool_)
-    reports_success = False
-    finished = np.zeros(num_envs, np.int64)
-    rows = np.arange(num_envs)
-    observation, info = env.reset(seed=seeds)  # type: ignore[arg-type]
-    episode_start = np.ones(num_envs, np.bool_)
-    while (finished < episodes_per_row).any():
-        observation, reward, terminated, truncated, info = env.step(player.act(observation, info, episode_start))
-        counted = finished < episodes_per_row
-        at = rows[counted], finished[counted]
-        returns[at] += np.asarray(reward, np.float64)[counted]
-        lengths[at] += 1
-        episode_start = np.asarray(terminated) | np.asarray(truncated)
-        ended = counted & episode_start
-        if ended.any():
-            outcome = _success(info)
-            if outcome is not None:
-                reports_success = True
-                success[rows[ended], finished[ended]] = outcome[ended]
-            finished += ended
-    return _Played(returns.ravel(), lengths.ravel(), success.ravel() if reports_success else None)
-
-
-def _success(info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-    final = info.get("final_info", {})
-    for name in ("success", "is_success"):
-        if name in final:
-            return np.asarray(final[name]).astype(np.bool_)
-    return None
 
 
 def _play_long_run(

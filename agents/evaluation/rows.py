@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,12 +23,21 @@ if TYPE_CHECKING:
     from palaestra.agents.evaluation.evaluate import Evaluation
 
 FORMAT = 1
-METRICS = ("mean_return", "value", "gap", "exact_value", "exact_gap", "success")
+METRICS = ("mean_return", "value", "gap", "exact_value", "exact_gap", "success", "wall_seconds")
 
 SAME_WORLD = ("env_id", "env_kwargs", "env_packages", "backend", "estimand")
 """Fields that must agree before rows may be compared."""
 
-SAME_MEASUREMENT = (*SAME_WORLD, "deterministic", "agent_id", "config_hash", "budget", "kind", "train_backend")
+SAME_MEASUREMENT = (
+    *SAME_WORLD,
+    "deterministic",
+    "agent_id",
+    "config_hash",
+    "budget",
+    "kind",
+    "train_backend",
+    "training",
+)
 """Fields that must agree before rows may be pooled, unless the rows are grouped by them."""
 
 _ABSOLUTE_PATH = re.compile(r"(^|[\s='\",:])(/[\w.+-]+/[\w.+-]|~/|[A-Za-z]:\\)")
@@ -77,6 +86,10 @@ class Row:
         format: Version of this record.
         train_backend: What the agent was trained on, as `palaestra.wrappers.vectorize.backend_of` names it; None for a
             peer of another library and for a policy that was not trained.
+        arm: Name of the claim's arm it was run for, or None.
+        training: How training differed from what was evaluated, as `claims.Arm.training` has it.
+        episodes: Episodes finished in training, or None where nobody counted.
+        measures: What was measured beside the returns, "measure/key" to number.
     """
 
     kind: Literal["final", "curve"]
@@ -116,6 +129,10 @@ class Row:
     timestamp: str
     format: int = FORMAT
     train_backend: str | None = None
+    arm: str | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    episodes: int | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what would make the row wrong or unreadable; ValueError names the field."""
@@ -135,19 +152,19 @@ class Row:
         _check_plain("", dataclasses.asdict(self))
 
     def metric(self, name: str) -> Interval | None:
-        """Return a metric with its interval (of zero width where the metric is exact or a bare fraction).
+        """Return a metric with its interval (of zero width where the metric is exact or a bare number); None without.
 
         Args:
-            name: One of `METRICS`.
+            name: One of `METRICS`, or "measure/key".
 
         Raises:
-            ValueError: If the name is none of them.
+            ValueError: If the name is neither.
         """
-        if name not in METRICS:
-            raise ValueError(f"Row.metric: name={name!r}; expected one of {METRICS}")
+        if name not in METRICS and "/" not in name:
+            raise ValueError(f"Row.metric: name={name!r}; expected one of {METRICS} or 'measure/key'")
         if name == "mean_return":
             return mean_interval(self.returns)
-        found = getattr(self, name)
+        found = self.measures.get(name) if "/" in name else getattr(self, name)
         return found if found is None or isinstance(found, Interval) else Interval(found, found, found)
 
     def to_json(self) -> str:
@@ -164,8 +181,9 @@ class Row:
         record = json.loads(line)
         if not isinstance(record, dict):
             raise ValueError(f"Row: {line[:40]!r}; expected a JSON object")
-        record.setdefault("train_backend", _first_backend(record))
-        names = {field.name for field in dataclasses.fields(cls)}
+        for name, value in _of_older_rows(record).items():
+            record.setdefault(name, value)
+        names = {part.name for part in dataclasses.fields(cls)}
         if set(record) != names:
             unknown, missing = sorted(set(record) - names), sorted(names - set(record))
             raise ValueError(f"Row: unknown keys {unknown}, missing keys {missing}; expected exactly the fields of Row")
@@ -193,6 +211,10 @@ def make_row(
     claim: str | None = None,
     claim_hash: str | None = None,
     train_backend: str | None = None,
+    arm: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    episodes: int | None = None,
+    measures: Mapping[str, float] | None = None,
 ) -> Row:
     """Return the row of an evaluation; versions, revision, hardware, threads and time are filled in here.
 
@@ -211,6 +233,10 @@ def make_row(
         claim: Name of the claim it was run for.
         claim_hash: Digest of that claim.
         train_backend: What the agent was trained on.
+        arm: Name of the claim's arm.
+        training: How training differed from what was evaluated.
+        episodes: Episodes finished in training.
+        measures: What was measured beside the returns.
 
     Raises:
         ValueError: If a single episode was measured, which has no interval, or for the reasons of `Row`.
@@ -256,6 +282,10 @@ def make_row(
         command=command,
         timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
         train_backend=train_backend,
+        arm=arm,
+        training=provenance.plain(training or {}),
+        episodes=episodes,
+        measures={name: float(value) for name, value in (measures or {}).items()},
     )
 
 
@@ -342,11 +372,19 @@ def require_same(rows: Iterable[Row], names: Sequence[str]) -> None:
             raise ValueError(f"rows differ in {name}: {' and '.join(values)}; expected rows of one measurement")
 
 
-def _first_backend(record: Mapping[str, Any]) -> str | None:
-    """Return what the agent of a row was trained on that is older than the field: there was no choice then."""
-    if "/" in str(record.get("agent_id")):
-        return None
-    return "own" if record.get("backend") == "palaestra" else "sync"
+def _of_older_rows(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rows that are older than some fields would hold there.
+
+    There was no choice of back end then, and a claim's only arms were its agent and its comparator.
+    """
+    own = "own" if record.get("backend") == "palaestra" else "sync"
+    return {
+        "train_backend": None if "/" in str(record.get("agent_id")) else own,
+        "arm": record.get("agent_id") if record.get("claim") is not None else None,
+        "training": {},
+        "episodes": None,
+        "measures": {},
+    }
 
 
 def _comparable(value: Any) -> Any:

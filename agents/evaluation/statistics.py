@@ -87,12 +87,39 @@ def difference_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95
     Source: Welch, "The Generalization of 'Student's' Problem when Several Different Population Variances are
     Involved" (1947), with Satterthwaite's degrees of freedom.
     """
-    a = _sample("difference_interval", "first", first, level)
-    b = _sample("difference_interval", "second", second, level)
-    var_a, var_b = float(a.var(ddof=1)) / a.size, float(b.var(ddof=1)) / b.size
-    spread = var_a**2 / (a.size - 1) + var_b**2 / (b.size - 1)
-    degrees = (var_a + var_b) ** 2 / spread if spread > 0 else float(a.size + b.size - 2)
-    return _student(float(a.mean() - b.mean()), var_a + var_b, degrees, level)
+    samples = {"first": first, "second": second}
+    return contrast_interval(samples, {"first": 1.0, "second": -1.0}, level)
+
+
+def contrast_interval(
+    samples: Mapping[str, ArrayLike], coefficients: Mapping[str, float], level: float = 0.95
+) -> Interval:
+    """Return Welch's t-interval of a sum of coefficients times means, of independent samples of unequal variance.
+
+    Args:
+        samples: By name, `[n]` each, n at least 2; those without a coefficient are left out.
+        coefficients: By name: {"a": 1, "b": -1} is a difference, {"a": 1, "b": -0.5} below 0 means that a's mean is
+            less than half of b's.
+        level: Confidence level in (0, 1).
+
+    Raises:
+        ValueError: If there are no coefficients, or for the reasons of `mean_interval`.
+
+    Source: Satterthwaite, "An Approximate Distribution of Estimates of Variance Components" (1946).
+    """
+    if not coefficients:
+        raise ValueError("contrast_interval: coefficients={}; expected at least one")
+    named = {name: _sample("contrast_interval", name, samples[name], level) for name in coefficients}
+    if len(named) == 1:
+        ((name, sample),) = named.items()
+        return mean_interval(coefficients[name] * sample, level)
+    estimate = sum(coefficients[name] * float(sample.mean()) for name, sample in named.items())
+    variances = {
+        name: coefficients[name] ** 2 * float(sample.var(ddof=1)) / sample.size for name, sample in named.items()
+    }
+    spread = sum(variance**2 / (named[name].size - 1) for name, variance in variances.items())
+    degrees = sum(variances.values()) ** 2 / spread if spread > 0 else float(sum(s.size - 1 for s in named.values()))
+    return _student(estimate, sum(variances.values()), degrees, level)
 
 
 def interquartile_mean(scores: Scores) -> float:

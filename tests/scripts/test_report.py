@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from palaestra.agents.evaluation.claims import Claim, Comparator
+from palaestra.agents.evaluation.claim_files import make_claim
 from palaestra.agents.evaluation.rows import append_rows
 from palaestra.agents.evaluation.statistics import mean_interval
 from palaestra.scripts import report
@@ -20,31 +19,30 @@ COMMITTED = Path(__file__).parents[2] / "results"
 @pytest.fixture
 def results(tmp_path, make_result_row):
     """Return a folder with a claim against a comparator whose three seeds ran, and one that never ran."""
-    comparator = Comparator("sb3/sac", {"policy": "MlpPolicy"})
-    ours = make_result_row()
-    claim = Claim(
-        name="sac-pendulum",
-        system="A Paper",
-        statement="SAC is no worse.",
-        agent="sac",
-        config_hash=ours.config_hash,
-        env="Pendulum-v1",
-        metric="mean_return",
-        criterion="within_of_comparator",
-        margin=0.1,
-        comparator=comparator,
-        budget=1000,
-        seeds=(0, 1, 2),
-        eval_every=500,
-        eval_episodes=2,
-        tuning_budget="none",
-    )
+    config = {"policy": "MlpPolicy"}
+    record = {
+        "name": "sac-pendulum",
+        "system": "A Paper",
+        "statement": "SAC is no worse.",
+        "agent": "sac",
+        "config_hash": make_result_row().config_hash,
+        "env": "Pendulum-v1",
+        "metric": "mean_return",
+        "criterion": "within_of_comparator",
+        "margin": 0.1,
+        "comparator": {"agent": "sb3/sac", "config": config},
+        "budget": 1000,
+        "seeds": [0, 1, 2],
+        "eval_every": 500,
+        "eval_episodes": 2,
+        "tuning_budget": "none",
+    }
     threshold = {"criterion": "mean_at_least", "comparator": None, "margin": -200.0}
     (tmp_path / "claims").mkdir()
-    for written in (claim, dataclasses.replace(claim, name="td3-pendulum", agent="td3", **threshold)):
-        text = json.dumps(dataclasses.asdict(written))
-        (tmp_path / "claims" / f"{written.name}.json").write_text(text)
-    peer = {"agent_id": "sb3/sac", "agent_config": comparator.row_config()}
+    for written in (record, {**record, "name": "td3-pendulum", "agent": "td3", **threshold}):
+        (tmp_path / "claims" / f"{written['name']}.json").write_text(json.dumps(written))
+    claim = make_claim(record)
+    peer = {"agent_id": "sb3/sac", "agent_config": {**config, "num_envs": 1}}
     for side, shift in (({}, 0.0), (peer, -5.0)):
         for seed in claim.seeds:
             common = {**side, "seed": seed, "claim_hash": claim.digest()}
@@ -110,3 +108,102 @@ def test_curve_points_are_means_over_seeds(make_result_row):
 
 def test_the_committed_report_is_what_the_committed_rows_say():
     assert (COMMITTED / "README.md").read_text(encoding="utf-8") == report.report_text(COMMITTED)
+
+
+ARMS = {
+    "name": "table-of-two",
+    "system": "A Paper",
+    "statement": "Three agents on two envs.",
+    "agent": "sac",
+    "arms": {"fast": {}, "slow": {"training": {"reward_scale": 2.0}}, "still": {"agent": "policy/random", "budget": 0}},
+    "env": "Pendulum-v1",
+    "budget": 1000,
+    "eval_every": 500,
+    "seeds": [0, 1, 2],
+    "eval_episodes": 2,
+    "criteria": [],
+    "tuning_budget": "none",
+}
+
+
+@pytest.fixture
+def many_arms(tmp_path, make_result_row):
+    """Return a function that makes a folder of results of a claim with three arms from changes to its record."""
+
+    def make(missing=(), **fields):
+        record = {**ARMS, **fields}
+        ours = make_result_row().config_hash
+        names = [arm.name for arm in make_claim(record).arms if arm.kind == "ours"]
+        record["config_hashes"] = dict.fromkeys(names, ours)
+        claim = make_claim(record)
+        (tmp_path / "claims").mkdir()
+        (tmp_path / "claims" / f"{claim.name}.json").write_text(json.dumps(record))
+        for number, arm in enumerate(claim.arms):
+            for seed in claim.seeds:
+                if (arm.name, seed) in missing:
+                    continue
+                policy = {"agent_id": arm.agent, "agent_config": {}} if arm.kind == "policy" else {}
+                common = {"arm": arm.name, "seed": seed, "claim_hash": claim.digest(), "env_id": arm.env, **policy}
+                common |= {"training": dict(arm.training), "budget": arm.budget, "env_kwargs": dict(arm.env_kwargs)}
+                rows = [make_result_row(-100.0 * number + 10.0 * seed, env_steps=arm.budget, **common)]
+                if arm.kind == "ours":
+                    rows.insert(0, make_result_row(-999.0, kind="curve", env_steps=0, **common))
+                append_rows(tmp_path / f"{claim.name}.jsonl", rows)
+        return tmp_path
+
+    return make
+
+
+def test_a_table_is_a_grid_of_means_over_seeds(many_arms):
+    envs = {"Pendulum-v1": {}, "heavy": {"env": "Pendulum-v1", "env_kwargs": {"g": 20.0}}}
+    results = many_arms(missing=[("slow on heavy", 1)], envs=envs)
+    lines = report.report_text(results).splitlines()
+    assert "| [table-of-two](#table-of-two) | 6 | 2 of 3 |" in lines
+    start = lines.index("| mean_return | Pendulum-v1 | heavy |")
+    fast = [mean_interval([value, value + 10, value + 20]) for value in (0.0, -100.0)]
+    cells = [f"{found.estimate:.4g} [{found.low:.4g}, {found.high:.4g}]" for found in fast]
+    assert lines[start + 2] == f"| fast | {cells[0]} | {cells[1]} |"
+    assert lines[start + 3].startswith("| slow | -190 ")
+    assert lines[start + 3].endswith("(2 of 3 seeds) |")
+    assert "| wall_seconds | Pendulum-v1 | heavy |" in lines
+    assert not any("verdict: **" in line for line in lines)
+
+
+def test_every_criterion_of_a_claim_is_reported_with_its_arms(many_arms):
+    criteria = [
+        {"metric": "mean_return", "contrast": {"fast": 1, "slow": -1}, "at_least": 0},
+        {"metric": "mean_return", "contrast": {"slow": 1, "fast": -0.5}, "summary": "average", "within": 9},
+        {"metric": "mean_return", "contrast": {"fast": 1}, "summary": "until_at_least", "threshold": -50, "at_most": 1},
+        {"metric": "mean_return", "contrast": {"still": 1}, "over": "each_seed", "at_most": 0},
+    ]
+    text = report.report_text(many_arms(criteria=criteria))
+    lines = text.splitlines()
+    for beginning in (
+        "- mean over seeds of mean_return, fast - slow, at least the bound: 100 [",
+        "- mean over seeds of the average of mean_return over env_steps, slow - 0.5 fast, within the bound: ",
+        "- mean over seeds of env_steps until mean_return is at least -50, fast, at most the bound: 1000; bound 1 (ref",
+        "- worst seed's mean_return of still: -180 [",
+    ):
+        assert any(line.startswith(beginning) for line in lines), (beginning, text)
+    assert "- budget: 0 or 1,000 steps; tuning: none" in lines
+    assert "| arm | seeds | mean_return | seconds |" in lines
+    assert "refuted" in next(line for line in lines if line.startswith("| [table-of-two]"))
+
+
+def test_one_picture_holds_the_curves_of_all_arms_and_the_levels_claimed(many_arms):
+    pytest.importorskip("matplotlib")
+    criteria = [
+        {"metric": "mean_return", "contrast": {"fast": 1, "slow": -1}, "at_least": 0},
+        {"metric": "mean_return", "contrast": {"fast": 1}, "at_least": -77},
+        {"metric": "mean_return", "contrast": {"fast": 1}, "summary": "until_at_least", "threshold": -50, "at_most": 1},
+    ]
+    results = many_arms(criteria=criteria)
+    (claim,) = report.read_claims(results / "claims")
+    (panel,) = report.curve_panels(
+        claim, report.claim_curves(claim, report.read_rows(report.rows_file(results, claim)))
+    )
+    assert list(panel.curves) == ["fast", "slow", "still"]
+    assert panel.levels == (-77.0, -50.0)
+    assert panel.title == "table-of-two on Pendulum-v1"
+    (picture,) = report.draw_pictures(results)
+    assert picture.read_bytes().startswith(b"\x89PNG")

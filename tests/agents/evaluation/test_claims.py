@@ -1,8 +1,7 @@
-"""Claims: every file parses, and verdicts are what the rows say, whatever else lies in the file of rows."""
+"""Claims in their short form: every file parses, and verdicts are what the rows say, whatever else lies among them."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -10,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from palaestra.agents.evaluation import provenance
-from palaestra.agents.evaluation.claims import Claim, Comparator, Verdict, overall, read_claims, verdict
+from palaestra.agents.evaluation.claim_files import make_claim, parse_claim, read_claims
 from palaestra.agents.evaluation.rows import read_rows
 from palaestra.agents.evaluation.statistics import Interval, difference_interval, mean_interval
+from palaestra.agents.evaluation.verdicts import Verdict, overall, verdict
 
 COMMITTED = Path(__file__).parents[3] / "results" / "claims"
 CONFIG = {"gamma": 0.99}
 
 
-def claim_of(criterion="mean_at_least", margin=-200.0, **fields):
+def record_of(criterion="mean_at_least", margin=-200.0, **fields):
     defaults = {
         "name": "sac-pendulum",
         "system": "A Paper",
@@ -30,12 +30,22 @@ def claim_of(criterion="mean_at_least", margin=-200.0, **fields):
         "criterion": criterion,
         "margin": margin,
         "budget": 1000,
-        "seeds": (0, 1, 2),
+        "seeds": [0, 1, 2],
         "eval_every": 100,
         "eval_episodes": 2,
         "tuning_budget": "none",
     }
-    return Claim(**{**defaults, **fields})
+    return {**defaults, **fields}
+
+
+def claim_of(*criterion, **fields):
+    return make_claim(record_of(*criterion, **fields))
+
+
+def only(claim, rows):
+    """Return what is found of the only criterion of a claim."""
+    (finding,) = verdict(claim, rows).findings
+    return finding
 
 
 @pytest.fixture
@@ -53,9 +63,9 @@ def rows_for(make_result_row):
 
 @pytest.mark.parametrize("path", sorted(COMMITTED.glob("*.json")), ids=lambda path: path.stem)
 def test_committed_claims_parse(path):
-    claim = Claim.from_json(path.read_text())
+    claim = parse_claim(path.read_text())
     assert claim.name == path.stem
-    assert claim.eval_every <= claim.budget
+    assert all(arm.eval_every <= arm.budget or arm.kind == "policy" for arm in claim.arms)
 
 
 def test_the_claims_of_the_foundation_are_there():
@@ -77,7 +87,7 @@ def test_committed_rows_ran_from_a_revision_that_held_their_claim(path):
         place = f"{revision}:results/claims/{name}.json"
         shown = subprocess.run(["git", "show", place], cwd=path.parent, capture_output=True, text=True)
         if shown.returncode == 0:
-            assert Claim.from_json(shown.stdout).digest() == claim_hash
+            assert parse_claim(shown.stdout).digest() == claim_hash
         else:
             held = subprocess.run(["git", "cat-file", "-e", f"{revision}^{{commit}}"], cwd=path.parent)
             assert held.returncode != 0, f"{place} does not exist: the claim was committed after its rows"
@@ -90,7 +100,8 @@ def test_committed_rows_ran_from_a_revision_that_held_their_claim(path):
 def test_mean_over_seeds_against_a_threshold(rows_for, values, status):
     claim = claim_of()
     found = verdict(claim, rows_for(claim, values))
-    assert (found.status, found.result, found.bound) == (status, mean_interval(values), -200.0)
+    assert (only(claim, rows_for(claim, values)).result, found.deciding.bound) == (mean_interval(values), -200.0)
+    assert found.status == found.deciding.status == status
     assert (found.seeds_done, found.seeds_required) == (3, 3)
 
 
@@ -105,9 +116,9 @@ def test_mean_over_seeds_against_a_threshold(rows_for, values, status):
 )
 def test_each_seed_against_a_lower_threshold(rows_for, values, spread, status):
     claim = claim_of("each_seed_at_least")
-    found = verdict(claim, rows_for(claim, values, spread=spread))
+    found = only(claim, rows_for(claim, values, spread=spread))
     assert found.status == status
-    assert found.result == min(found.ours.values(), key=lambda interval: interval.low)
+    assert found.result == mean_interval([min(values) - spread, min(values) + spread])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +132,7 @@ def test_each_seed_against_a_lower_threshold(rows_for, values, spread, status):
 def test_gap_of_each_seed(rows_for, make_result_row, gaps, status):
     claim = claim_of("each_seed_at_most", 0.01, metric="gap", seeds=(0, 1))
     rows = [row for seed, gap in enumerate(gaps) for row in rows_for(claim, [0.0], seeds=[seed], gap=Interval(*gap))]
-    found = verdict(claim, rows)
+    found = only(claim, rows)
     assert found.status == status
     assert found.result == Interval(*max(gaps, key=lambda gap: gap[2]))
 
@@ -130,12 +141,12 @@ def test_gap_of_each_seed(rows_for, make_result_row, gaps, status):
     ("ours", "status"), [((98, 100, 102), "shown"), ((60, 61, 62), "refuted"), ((70, 90, 110), "inconclusive")]
 )
 def test_difference_to_a_comparator(rows_for, ours, status):
-    comparator = Comparator("sb3/sac", {"policy": "MlpPolicy"})
+    comparator = {"agent": "sb3/sac", "config": {"policy": "MlpPolicy"}}
     claim = claim_of("within_of_comparator", 0.1, comparator=comparator)
     theirs = (99.0, 100.0, 101.0)
-    peer = {"agent_id": "sb3/sac", "agent_config": comparator.row_config()}
+    peer = {"agent_id": "sb3/sac", "agent_config": {"policy": "MlpPolicy", "num_envs": 1}}
     rows = rows_for(claim, ours) + rows_for(claim, theirs, **peer)
-    found = verdict(claim, rows)
+    found = only(claim, rows)
     assert (found.status, found.result, found.bound) == (status, difference_interval(ours, theirs), -10.0)
     assert verdict(claim, rows[:-1]).status == "none yet"
     assert verdict(claim, rows[:-1]).seeds_done == 2
@@ -144,7 +155,7 @@ def test_difference_to_a_comparator(rows_for, ours, status):
 def test_missing_seeds_leave_no_verdict(rows_for):
     claim = claim_of()
     found = verdict(claim, rows_for(claim, (-150, -150)))
-    assert (found.status, found.seeds_done, found.result) == ("none yet", 2, None)
+    assert (found.status, found.seeds_done, found.deciding) == ("none yet", 2, None)
     assert verdict(claim, []) == Verdict("none yet", 0, 3)
 
 
@@ -164,6 +175,8 @@ def test_missing_seeds_leave_no_verdict(rows_for):
         {"returns": (-1.0, -1.0, -1.0), "lengths": (1, 1, 1)},
         {"kind": "curve"},
         {"seed": 3, "eval_seed": 3},
+        {"arm": "another"},
+        {"training": {"reward_scale": 2.0}},
     ],
     ids=str,
 )
@@ -189,8 +202,8 @@ def test_a_changed_claim_has_no_rows_and_new_words_change_nothing(rows_for):
     claim = claim_of()
     rows = rows_for(claim, (-210, -211, -212))
     assert verdict(claim, rows).status == "refuted"
-    assert verdict(dataclasses.replace(claim, margin=-300.0), rows).status == "none yet"
-    assert verdict(dataclasses.replace(claim, statement="Other words."), rows).status == "refuted"
+    assert verdict(claim_of(margin=-300.0), rows).status == "none yet"
+    assert verdict(claim_of(statement="Other words."), rows).status == "refuted"
 
 
 def test_rows_of_different_env_versions_are_refused(rows_for):
@@ -225,8 +238,12 @@ def test_verdicts_on_several_claims_together():
         ({"eval_episodes": 1}, "eval_episodes=1"),
         ({"eval_every": 0}, "eval_every=0"),
         ({"preset": "best"}, "preset='best'"),
-        ({"comparator": Comparator("sb3/sac")}, "comparator="),
+        ({"comparator": {"agent": "sb3/sac"}}, "comparator="),
         ({"criterion": "within_of_comparator"}, "comparator=None"),
+        ({"agent": "rllib/ppo"}, "'sb3/' and the name of an algorithm"),
+        ({"training": {"reward_scale": 0}}, "training="),
+        ({"training": {"colour": 1}}, "training="),
+        ({"metric": "goal-visits/entropy"}, "metric='goal-visits/entropy'"),
     ],
 )
 def test_undecidable_claims_are_refused(fields, message):
@@ -235,11 +252,10 @@ def test_undecidable_claims_are_refused(fields, message):
 
 
 def test_files_are_checked(tmp_path):
-    claim = claim_of(comparator=Comparator("sb3/sac"), criterion="within_of_comparator")
-    record = dataclasses.asdict(claim)
-    path = tmp_path / f"{claim.name}.json"
+    record = record_of(comparator={"agent": "sb3/sac"}, criterion="within_of_comparator")
+    path = tmp_path / f"{record['name']}.json"
     path.write_text(json.dumps(record))
-    assert read_claims(tmp_path) == [claim]
+    assert [claim.digest() for claim in read_claims(tmp_path)] == [make_claim(record).digest()]
     for changed, message in (
         ({**record, "colour": 1}, "colour"),
         ({name: value for name, value in record.items() if name != "margin"}, "margin"),

@@ -178,3 +178,28 @@ def test_groups_are_pooled_apart(make_result_row):
 def test_rows_are_frozen(make_result_row):
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_result_row().seed = 3
+
+
+def test_rows_older_than_some_fields_are_read_as_what_they_were(make_result_row):
+    """A claim had an agent and a comparator then, which trained on the env that was evaluated."""
+    for claim, agent_id, arm in (
+        ("sac-pendulum", "sac", "sac"),
+        ("sac-pendulum", "sb3/sac", "sb3/sac"),
+        (None, "sac", None),
+    ):
+        record = json.loads(make_result_row(agent_id=agent_id, claim=claim).to_json())
+        for name in ("arm", "training", "episodes", "measures"):
+            del record[name]
+        row = Row.from_json(json.dumps(record))
+        assert (row.arm, row.training, row.episodes, row.measures) == (arm, {}, None, {})
+
+
+def test_measures_are_metrics_and_rows_trained_otherwise_are_not_pooled(make_result_row):
+    row = make_result_row(measures={"goal-visits/entropy": 1.5})
+    assert row.metric("goal-visits/entropy") == Interval(1.5, 1.5, 1.5)
+    assert row.metric("goal-visits/goals") is None
+    assert row.metric("wall_seconds") == Interval(12.5, 12.5, 12.5)
+    with pytest.raises(ValueError, match="rows differ in training"):
+        pool([row, make_result_row(training={"reward_scale": 2.0})])
+    with pytest.raises(ValueError, match=r"measures\.x/y=nan"):
+        make_result_row(measures={"x/y": float("nan")})
