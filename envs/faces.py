@@ -91,6 +91,20 @@ class SimulatorEnv(gym.Env[Any, Any]):
         """Return a picture `[height, width, 3]` uint8, or a text, of the present state."""
         return self._run.frames()[0]
 
+    def post_decision(self, action: Any) -> tuple[Any, float]:
+        """Return what is shown once an action has taken effect and nature has not moved, and the reward so far.
+
+        Nothing changes by asking.
+
+        Args:
+            action: A member of `action_space`.
+
+        Raises:
+            TypeError: If the world shows no post-decision states.
+        """
+        observation, reward = self._run.post_decision(action)
+        return observation, float(reward[0])
+
     def action_masks(self) -> np.ndarray:
         """Return the admissible actions `[num_actions]` as bools, all true where the world has no mask."""
         return self._run.masks()[0]
@@ -229,6 +243,20 @@ class SimulatorVectorEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
     def render(self) -> tuple[Any, ...]:
         """Return one picture `[height, width, 3]` uint8, or one text, for each row."""
         return self._run.frames()
+
+    def post_decision(self, actions: Any) -> tuple[Any, np.ndarray]:
+        """Return what is shown once actions have taken effect and nature has not moved, and the rewards so far.
+
+        Nothing changes by asking.
+
+        Args:
+            actions: A member of `action_space`, `[num_envs, ...]`.
+
+        Raises:
+            TypeError: If the world shows no post-decision states.
+        """
+        observation, reward = self._run.post_decision(actions)
+        return observation, np.array(reward, np.float64)
 
     def action_masks(self) -> np.ndarray:
         """Return the admissible actions `[num_envs, num_actions]` as bools, all true where the world has no mask."""

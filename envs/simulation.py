@@ -127,6 +127,16 @@ class Simulation:
         rows = face_spaces.split_rows(self.simulator.action_space, self.num_envs, action, self.name)
         return self.simulator.encode_action(self.state, rows)
 
+    def post_decision(self, action: Any) -> tuple[Any, Any]:
+        """Return what is shown once actions have taken effect and nature has not moved, and the rewards so far."""
+        self.require_episode("post_decision")
+        show = getattr(self.simulator, "observe_post", None)
+        if show is None or self._writer is None:
+            raise TypeError(f"{self.name}: shows no post-decision state; expected a world that defines observe_post")
+        post = self.simulator.decide(self.state, self.read(action))
+        written = self._writer(show(post))
+        return (written if self._row is None else self._row(written)), post.reward
+
     def observation(self, state: Any) -> Any:
         """Return the user's observation of a state, of as many rows as it has."""
         arrays = self.simulator.observe(state)

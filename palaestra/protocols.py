@@ -141,6 +141,15 @@ class PostDecisionSimulator(Simulator, Protocol):
         ...
 
 
+@runtime_checkable
+class ShownDecision(PostDecisionSimulator, Protocol):
+    """A world that shows its post-decision states in the form of its observations."""
+
+    def observe_post(self, post: Any) -> Any:
+        """Return the observation of every row once its decision has taken effect and nature has not moved."""
+        ...
+
+
 OUTSIDE = -1
 """The outside supplier of a network, which always has enough."""
 
@@ -169,7 +178,16 @@ class Network:
         on_hand: Place of each node's stock on hand in the observation, int64 `[nodes]`.
         in_transit: Place of what arrives over a link in 1, 2, ... periods, -1 where the link has no such slot; int64
             `[links, longest lead time - 1]`.
-        units: Units of stock that 1 in the observation stands for, float64 `[observation]`.
+        units: Units of stock that 1 in the observation stands for, 0 where it is no stock, float64 `[observation]`.
+        least_flows: Least flow that can be asked for, in units, below 0 where goods can be sent back, float64
+            `[links]`; empty where it is 0 for all links.
+        history: Place of each node's demand of the periods before, the oldest first, -1 at nodes that meet none, int64
+            `[nodes, periods]`; empty where the world shows none.
+        calendar: Places of what tells the time of the year, int64 `[entries]`; empty where there is none.
+        critical_ratio: Place of `underage_cost / (underage_cost + holding_cost)` of each node that meets demand, int64;
+            empty unless it differs between rows.
+        lead_share: Place of the lead time of each link, over the largest, int64; empty unless it differs between rows,
+            and then `lead_times` are the longest.
     """
 
     nodes: tuple[str, ...]
@@ -186,6 +204,11 @@ class Network:
     on_hand: np.ndarray
     in_transit: np.ndarray
     units: np.ndarray
+    least_flows: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    history: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    calendar: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    critical_ratio: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    lead_share: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @runtime_checkable
@@ -195,6 +218,63 @@ class Networked(Protocol):
     @property
     def network(self) -> Network:
         """Return the network, and where its parts stand in observations and actions."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StageProgramme:
+    """One stage of a world as a linear programme, in what is held, what arrives, and a target for what is kept.
+
+    With held amounts x and arrivals w, decisions y and kept amounts x' solve
+
+        minimise   costs @ y + penalty @ |d|
+        subject to x' = x + gain @ w + effect @ y,  balance @ y = requirement,  x' + d = target,
+                   0 <= x' <= capacity,  0 <= y <= limits
+
+    Attributes:
+        capacity: Largest amounts that can be kept, at least 0, float64 `[held]`.
+        gain: What arrivals add to the amounts held, float64 `[held, arrivals]`.
+        effect: What decisions add to them, float64 `[held, decisions]`.
+        balance: Coefficients of further equations, float64 `[equations, decisions]`.
+        requirement: Their right-hand sides, float64 `[equations]`.
+        limits: Largest decisions, perhaps infinite, float64 `[decisions]`.
+        costs: Of a unit of each decision, in units of reward, float64 `[decisions]`.
+        unit_values: Most that a further unit held can save, in units of reward, above 0, float64 `[held]`.
+    """
+
+    capacity: np.ndarray
+    gain: np.ndarray
+    effect: np.ndarray
+    balance: np.ndarray
+    requirement: np.ndarray
+    limits: np.ndarray
+    costs: np.ndarray
+    unit_values: np.ndarray
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A world whose stages are linear programmes and whose actions are targets, as shares of the capacity.
+
+    What arrives in a stage is known before its decision and does not depend on earlier ones; episodes last for
+    `horizon` stages.
+    """
+
+    @property
+    def stage_programme(self) -> StageProgramme:
+        """Return the programme of every stage; TypeError where actions are no targets."""
+        ...
+
+    def held(self, state: Any) -> Array:
+        """Return the amounts held at the start of a stage, `[batch, held]`."""
+        ...
+
+    def arriving(self, state: Any) -> Array:
+        """Return what arrives in it, `[batch, arrivals]`."""
+        ...
+
+    def with_held(self, state: Any, held: Array) -> Any:
+        """Return the state with other amounts held."""
         ...
 
 
@@ -212,6 +292,15 @@ class Enumerable(Protocol):
         Args:
             probabilities: Of the actions `[num_states, num_actions]`, in the order of `enumerate_states`.
         """
+        ...
+
+
+@runtime_checkable
+class KnownActionValue(Protocol):
+    """A world in which the value of an action is known, whatever policy goes on after it."""
+
+    def action_value(self, state: Any, action: Array) -> Array:
+        """Return the expected return `[batch]` of actions `[batch, ...]` of the action space in states."""
         ...
 
 
@@ -261,12 +350,13 @@ def simulator_of(env: Any) -> Simulator | None:
         inner = layer.__dict__.get("env") if hasattr(layer, "__dict__") else None
         if inner is None:
             return None
-        if _changes_world(layer):
+        if changes_world(layer):
             changing.append(type(layer).__name__)
         layer = inner
 
 
-def _changes_world(wrapper: Any) -> bool:
+def changes_world(wrapper: Any) -> bool:
+    """Return whether a wrapper may change observations, actions or rewards: all do but those known not to."""
     if getattr(wrapper, "transparent", False):
         return False
     transparent = (

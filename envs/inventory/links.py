@@ -157,6 +157,48 @@ def read_links(world: str, links: Sequence[Link | Sequence[Any]]) -> Graph:
     )
 
 
+def links_of_warehouses(
+    world: str,
+    lead_times: Sequence[Sequence[int | None]],
+    warehouse_lead_time: int,
+    supply_costs: Sequence[float],
+    warehouses: Sequence[str],
+    stores: Sequence[str],
+) -> list[Link]:
+    """Return the links from outside to every warehouse, and those from warehouses to stores, store by store.
+
+    Args:
+        world: Name of the world, for errors.
+        lead_times: From each warehouse to each store, `[stores][warehouses]`, None where there is no link.
+        warehouse_lead_time: From outside to every warehouse.
+        supply_costs: Of each unit that each warehouse orders.
+        warehouses: Names of the warehouses.
+        stores: Names of the stores.
+
+    Raises:
+        ValueError: If a number is outside its range, or a store or a warehouse has no link.
+    """
+    lead = check_count(world, "warehouse_lead_time", warehouse_lead_time)
+    supply = [check_amount(world, f"supply_costs[{index}]", cost) for index, cost in enumerate(supply_costs)]
+    links = [Link(None, hub, lead, cost) for hub, cost in zip(warehouses, supply, strict=True)]
+    for store, row in enumerate(lead_times):
+        if len(row) != len(warehouses) or all(periods is None for periods in row):
+            raise ValueError(
+                f"{world}: store_lead_times[{store}]={row!r}; expected an entry for each of {len(warehouses)} "
+                "warehouses, at least one of them a lead time"
+            )
+        for hub, periods in enumerate(row):
+            if periods is not None:
+                name = f"store_lead_times[{store}][{hub}]"
+                links.append(Link(warehouses[hub], stores[store], check_count(world, name, periods)))
+    for hub, name in enumerate(warehouses):
+        if all(row[hub] is None for row in lead_times):
+            raise ValueError(
+                f"{world}: store_lead_times[:][{hub}] holds no lead time; expected a store that {name} supplies"
+            )
+    return links
+
+
 def read_amounts(
     world: str, argument: str, amounts: Mapping[str, float], names: Sequence[str], *, positive: bool = False
 ) -> NDArray[np.float64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from palaestra.envs.checks import check_amount, check_count
-from palaestra.envs.inventory.links import Link
+from palaestra.envs.checks import check_amount
+from palaestra.envs.inventory.links import links_of_warehouses
 from palaestra.envs.inventory.network_policies import pooled_base_stock
 from palaestra.envs.inventory.one_warehouse import SAFETY_GRID
 from palaestra.envs.inventory.orders import ActionMode
@@ -124,26 +124,8 @@ class ManyWarehouses(SupplyNetwork):
             )
         names, published = store_names(count), published_stores(count)
         hubs = tuple(f"warehouse {index}" for index in range(warehouses))
-        lead = check_count(world, "warehouse_lead_time", warehouse_lead_time)
-        supply = [check_amount(world, f"supply_costs[{index}]", cost) for index, cost in enumerate(supply_costs)]
-        links = [Link(None, hub, lead, cost) for hub, cost in zip(hubs, supply, strict=True)]
-        for store, row in enumerate(table):
-            if len(row) != warehouses or all(periods is None for periods in row):
-                raise ValueError(
-                    f"{world}: store_lead_times[{store}]={row!r}; expected an entry for each of {warehouses} "
-                    "warehouses, at least one of them a lead time"
-                )
-            for hub, periods in enumerate(row):
-                if periods is not None:
-                    name = f"store_lead_times[{store}][{hub}]"
-                    links.append(Link(hubs[hub], names[store], check_count(world, name, periods)))
-        for hub, name in enumerate(hubs):
-            if all(row[hub] is None for row in table):
-                raise ValueError(
-                    f"{world}: store_lead_times[:][{hub}] holds no lead time; expected a store that {name} supplies"
-                )
         super().__init__(
-            links=links,
+            links=links_of_warehouses(world, table, warehouse_lead_time, supply_costs, hubs, names),
             holding_cost={
                 **{
                     hub: check_amount(world, f"warehouse_holding_costs[{index}]", warehouse_holding_costs[index])

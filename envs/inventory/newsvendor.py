@@ -84,6 +84,8 @@ class Newsvendor(Simulator[DayState]):
     for an order of `max_order * (action + 1) / 2` units; with "orders" the order itself, in [0, max_order].
     **Masks**: none.
 
+    **Post-decision state**: the order; `observe_post` shows it divided by `demand_mean`.
+
     **Reward**: minus the cost of the day. **Start**: a demand of the day before is drawn. **End**: never terminated;
     truncated after `horizon` days.
 
@@ -183,6 +185,10 @@ class Newsvendor(Simulator[DayState]):
     def observe(self, state: DayState) -> Array:
         """Return the demand of the day before over the mean demand, `[batch, 1]`."""
         return state.last_demand[:, None] / self.demand_mean
+
+    def observe_post(self, post: StockedState) -> Array:
+        """Return the order over the mean demand, `[batch, 1]`."""
+        return post.order[:, None] / self.demand_mean
 
     def expected_cost(self, order: float) -> float:
         """Return the mean cost of a day that starts with `order` units: minus the value of the post-decision state."""

@@ -40,12 +40,15 @@ class OrderedState:
     Attributes:
         pipeline: float64 `[batch, lead_time]`, as before the decision.
         order: float64 `[batch]`, in units; it arrives after the lead time.
-        reward: 0: all costs follow demand; float64 `[batch]`.
     """
 
     pipeline: Array
     order: Array
-    reward: Array
+
+    @property
+    def reward(self) -> Array:
+        """Return 0, for all costs follow demand; float64 `[batch]`."""
+        return 0.0 * self.order
 
 
 @dataclass(frozen=True)
@@ -164,22 +167,16 @@ class OneStore(Simulator[StoreState], Generic[SoldAs]):
 
     def decide(self, state: StoreState, action: Array) -> OrderedState:
         """Return the pipeline and the order."""
-        return OrderedState(state.pipeline, self.order_of(action), 0.0 * state.last_demand)
+        return OrderedState(state.pipeline, self.order_of(action))
+
+    def step(self, state: StoreState, action: Array, key: Key) -> Transition[StoreState]:
+        """Return the whole transition; all of its reward is that of its random half."""
+        return self.realise(self.decide(state, action), key)
 
     def realise(self, post: OrderedState, key: Key) -> Transition[StoreState]:
         """Return demand, its cost and the shifted pipeline."""
         demand = self.demand.sample(key)
-        inventory = post.pipeline[:, 0] - demand
-        left = at_least(inventory, 0.0)
-        holding, underage = self.holding_cost * left, self.underage_cost * at_least(-inventory, 0.0)
-        kept = left if self.loses_sales else inventory
-        # What arrives next is the second slot or, with a lead time of 1, the order itself.
-        if self.lead_time == 1:
-            pipeline = (kept + post.order)[:, None]
-        else:
-            on_hand = (kept + post.pipeline[:, 1])[:, None]
-            slots = (on_hand, post.pipeline[:, 2:], post.order[:, None])
-            pipeline = namespace_of(on_hand).concat(slots, axis=-1)
+        pipeline, reward, inventory, holding, underage = self._period(post.pipeline, post.order, demand)
         info = {
             "order": post.order,
             "demand": demand,
@@ -187,8 +184,26 @@ class OneStore(Simulator[StoreState], Generic[SoldAs]):
             "holding": holding,
             "underage": underage,
         }
-        never = left < 0.0
-        return Transition(StoreState(pipeline, demand), -(holding + underage), never, info)
+        return Transition(StoreState(pipeline, demand), reward, holding < 0.0, info)
+
+    def _period(self, pipeline: Array, order: Array, demand: Array) -> tuple[Array, ...]:
+        """Return pipeline, reward, inventory after demand, holding and underage costs of a period."""
+        if not isinstance(pipeline, np.ndarray):
+            # Only here, for worlds on NumPy do without torch.
+            from palaestra.envs.inventory.fused_store import fusable, fused_period
+
+            if fusable(pipeline):
+                return fused_period(pipeline, order, demand, self.holding_cost, self.underage_cost, self.loses_sales)
+        inventory = pipeline[:, 0] - demand
+        left = at_least(inventory, 0.0)
+        holding, underage = self.holding_cost * left, self.underage_cost * (left - inventory)
+        kept = left if self.loses_sales else inventory
+        # What arrives next is the second slot or, with a lead time of 1, the order itself.
+        if self.lead_time == 1:
+            return (kept + order)[:, None], -(holding + underage), inventory, holding, underage
+        slots = ((kept + pipeline[:, 1])[:, None], pipeline[:, 2:], order[:, None])
+        following = namespace_of(pipeline).concat(slots, axis=-1)
+        return following, -(holding + underage), inventory, holding, underage
 
     def observe(self, state: StoreState) -> Array:
         """Return the slots in periods of mean demand, `[batch, lead_time]`."""

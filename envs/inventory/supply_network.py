@@ -200,7 +200,7 @@ class SupplyNetwork(Simulator[NetworkState]):
         self._unit_cost = Constant(graph.unit_costs / count) if graph.unit_costs.any() else None
         self._start = self._start_table()
         self._blanks = Constant(np.zeros(len(graph.links))), Constant(np.zeros(count))
-        per_unit = 1.0 / self.network.units
+        per_unit = 1.0 / self.network.units[: len(graph.nodes) + self._transit.size]
         self._per_unit = Constant(per_unit[0] if (per_unit == per_unit[0]).all() else per_unit)
         lowest = 0.0 if self.loses_sales else -np.inf
         self.observation_space = gym.spaces.Box(lowest, np.inf, self.network.units.shape, np.float32)
@@ -251,8 +251,12 @@ class SupplyNetwork(Simulator[NetworkState]):
 
     def decide(self, state: NetworkState, action: Array) -> ShippedState:
         """Return what is sent, what suppliers have left, and the costs of both."""
-        flows = wanted = by_column(self.flows_of(action))
-        left, stores, *in_transit = parted(state.stock, self._parts)
+        return self.ship(state.stock, self.flows_of(action))
+
+    def ship(self, stock: Array, wanted: Array) -> ShippedState:
+        """Return what is sent of wanted flows in units `[batch, links]`, what is left, and the costs of both."""
+        flows = wanted = by_column(wanted)
+        left, stores, *in_transit = parted(stock, self._parts)
         missed = supply = 0.0 * wanted[:, 0]
         if self.graph.num_suppliers:
             from_outside, inside = parted(wanted, self._sources)
@@ -266,7 +270,11 @@ class SupplyNetwork(Simulator[NetworkState]):
 
     def realise(self, post: ShippedState, key: Key) -> Transition[NetworkState]:
         """Return demand, its cost, and all goods one period further."""
-        demand = by_column(self.demand.sample(key))
+        return self.meet(post, self.demand.sample(key))
+
+    def meet(self, post: ShippedState, demand: Array) -> Transition[NetworkState]:
+        """Return the cost of demand in units `[batch, stores]`, and all goods one period further."""
+        demand = by_column(demand)
         in_stores = post.stores - demand
         over = positive_part(in_stores)
         holding = weighted_sums(over, self._store_cost.like(over))

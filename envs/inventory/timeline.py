@@ -21,7 +21,8 @@ def timeline(world: Simulator[Any], actor: Actor, seed: int = 0, periods: int = 
 
     A panel for each node: on hand (blue bars; backlog red, below the line), in transit to it (pale, on top), what was
     sent to it (dark ticks) and demand (orange ticks). The last panel: cost of each period by its parts (holding
-    blue, underage red, supply green), their mean over the periods shown (a dark line) and the oracle (a green one).
+    blue, underage red, supply green), their mean over the periods shown (a dark line) and the oracle (a green one);
+    where sales earn a margin, the mean profit in place of the oracle.
 
     Args:
         world: An inventory world with a `network`.
@@ -46,10 +47,15 @@ def timeline(world: Simulator[Any], actor: Actor, seed: int = 0, periods: int = 
         observation, key = world.observe(state), tape.at(period)
         transition = world.step(state, actor(state, observation, key), key)
         if period > skip:
-            stocks.append(np.asarray(observation[0]) * network.units)
+            stocks.append(np.asarray(observation[0]) * network.units * _scale(state))
             infos.append({name: np.ravel(array[0]) for name, array in transition.info.items()})
         state = transition.state
     return _draw(world, network, np.array(stocks), infos)
+
+
+def _scale(state: Any) -> float:
+    """Return the units that the network's unit of stock stands for in the first row: worlds of many products differ."""
+    return float(state.scale[0]) if hasattr(state, "scale") else 1.0
 
 
 def _draw(
@@ -102,7 +108,10 @@ def _draw_costs(
     right, mean, oracle = canvas.pixels.shape[1] - 6, float(total.mean()), world.oracle()
     canvas.text(6, ground - 42, f"COST {mean:.2f}", scale=2)
     canvas.rectangle(_LABEL - 4, ground - scale * mean, right, ground - scale * mean + 1, rendering.INK)
-    if oracle is not None:
+    if "margin" in infos[0]:
+        earned = np.array([float(info["margin"][0]) for info in infos]) + parts["underage"] - total
+        canvas.text(6, ground - 26, f"PROFIT {earned.mean():.1f}", scale=2)
+    elif oracle is not None:
         best = -oracle.value
         canvas.text(6, ground - 26, f"{oracle.kind} {best:.2f}", scale=2)
         if best > 0.0:

@@ -1,0 +1,1 @@
+"""Optimal costs and exact expected costs of power systems, by dynamic programming and by enumeration."""

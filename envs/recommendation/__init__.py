@@ -1,0 +1,1 @@
+"""Recommendation: users whose interests are moved by what they are shown."""
