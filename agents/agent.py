@@ -316,10 +316,22 @@ class Agent(ABC):
         learning_rate: float | None = None,
         eps: float = 1e-8,
         max_grad_norm: float | None = None,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        betas: tuple[float, float] = (0.9, 0.999),
     ) -> torch.optim.Optimizer:
         """Return the suite's Adam over the parameters, with the configured learning rate by default."""
         parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
-        return FlatAdam(parameters, learning_rate or self.config.learning_rate, eps, max_grad_norm=max_grad_norm)
+        rate = learning_rate or self.config.learning_rate
+        return FlatAdam(
+            parameters,
+            rate,
+            eps,
+            betas,
+            max_grad_norm=max_grad_norm,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return every saved attribute (replay rows apart: see `streams`)."""

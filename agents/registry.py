@@ -21,18 +21,35 @@ AgentClass = TypeVar("AgentClass", bound="type[Agent]")
 _BUILT_IN = {
     "bac": "palaestra.agents.policy_gradient.bpg",
     "bpg": "palaestra.agents.policy_gradient.bpg",
+    "bro": "palaestra.agents.actor_critic.bro",
+    "crossq": "palaestra.agents.actor_critic.crossq",
+    "ddpg": "palaestra.agents.actor_critic.ddpg",
     "dqn": "palaestra.agents.value_based.dqn",
+    "dsac": "palaestra.agents.actor_critic.dsac",
+    "dsac-t": "palaestra.agents.actor_critic.dsac_t",
+    "fast-td3": "palaestra.agents.actor_critic.fast_td3",
     "harpg": "palaestra.agents.policy_gradient.harpg",
     "hdpo": "palaestra.agents.pathwise.hdpo",
+    "hnpg": "palaestra.agents.policy_gradient.hnpg",
+    "mdpo": "palaestra.agents.policy_gradient.mdpo",
+    "mdpo-off": "palaestra.agents.actor_critic.mdpo_off",
     "n-harpg": "palaestra.agents.policy_gradient.harpg",
     "n-pg-igt": "palaestra.agents.policy_gradient.harpg",
+    "pdppo": "palaestra.agents.policy_gradient.pdppo",
+    "prorl": "palaestra.agents.policy_gradient.prorl",
+    "tscac": "palaestra.agents.constrained.tscac",
+    "pmoe": "palaestra.agents.actor_critic.pmoe",
+    "pmoe-ppo": "palaestra.agents.policy_gradient.pmoe_ppo",
     "ppo": "palaestra.agents.policy_gradient.ppo",
     "props": "palaestra.agents.policy_gradient.props",
     "qr-dqn": "palaestra.agents.value_based.qr_dqn",
     "reinforce": "palaestra.agents.policy_gradient.reinforce",
     "sac": "palaestra.agents.actor_critic.sac",
+    "simba-sac": "palaestra.agents.actor_critic.sac",
+    "srl": "palaestra.agents.actor_critic.srl",
     "td3": "palaestra.agents.actor_critic.td3",
     "trpo": "palaestra.agents.policy_gradient.trpo",
+    "ts-ddr": "palaestra.agents.pathwise.ts_ddr",
 }
 _AGENTS: dict[str, type[Agent]] = {}
 
@@ -98,7 +115,7 @@ def import_agent(name: str) -> str:
         raise ValueError(f"agent {name!r} cannot be imported ({error}); expected 'package.module:Class'") from error
     if not (isinstance(found, type) and issubclass(found, Agent)):
         raise ValueError(f"agent {name!r} is {found!r}; expected a subclass of palaestra.agents.agent.Agent")
-    if not found.agent_id:
+    if "agent_id" not in vars(found):  # One that is inherited is another agent's.
         register_agent(name)(found)
     return found.agent_id
 

@@ -167,6 +167,29 @@ SUITES: dict[str, tuple[Part, ...]] = {
             SB3,
         ),
     ),
+    "inventory": (
+        Part(
+            "store-training",
+            "period-samples of HDPO on OneStoreLost, 8,192 paths",
+            "speed_inventory:train_store",
+            {"plain PyTorch": 2.0},
+        ),
+        Part(
+            "serial-training",
+            "period-samples of HDPO on Serial, 8,192 paths",
+            "speed_inventory:train_serial",
+            {"plain PyTorch": 2.0},
+        ),
+        Part(
+            "store-steps",
+            "OneStoreLost, 1,024 rows",
+            "speed_inventory:step_store",
+            {OURS: 4e6, "SyncVectorEnv": 50.0},
+        ),
+        Part(
+            "store-memory", "peak memory of an update of 8,192 paths and 50 periods", "speed_inventory:memory_of_store"
+        ),
+    ),
     "memory": (
         Part(
             "replay", "replay of 1e6 HalfCheetah transitions", "speed_memory:replay", {"raw arrays": round(1 / 1.1, 3)}
@@ -188,9 +211,11 @@ class SpeedOptions:
     before and during each part is printed and stored, with a warning where it was not idle.
     """
 
-    suite: Annotated[Literal["core", "worlds", "updates", "solve", "memory"], tyro.conf.Positional] = "core"
+    suite: Annotated[Literal["core", "worlds", "updates", "solve", "inventory", "memory"], tyro.conf.Positional] = (
+        "core"
+    )
     """What to time: core, a few of all; worlds, steps of vector envs; updates, gradient steps of agents; solve,
-    wall time of training to equal quality; memory, bytes of replay and checkpoints, and growth."""
+    wall time of training to equal quality; inventory, training through supply worlds; memory, bytes of replay and checkpoints, and growth."""
     only: str | None = None
     """Time one of its parts alone."""
     repeats: int = 5

@@ -198,17 +198,17 @@ def resident_bytes() -> int:
 
 
 def alone(measure: Callable[..., Result], *arguments: Any) -> Result:
-    """Return what a function of this module measures in a new process that does nothing else.
+    """Return what a function of a module measures in a new process that does nothing else.
 
     Args:
-        measure: The function; its arguments and its result are plain values.
-        arguments: Its arguments.
+        measure: The function, of this module or of another of the scripts; its arguments and its result are plain
+        values. arguments: Its arguments.
 
     Raises:
         RuntimeError: If it fails; the message ends with its traceback.
     """
     call = f"{measure.__name__}(*{arguments!r})"
-    program = f"import json; from palaestra.scripts.speed_memory import *; print(json.dumps({call}))"
+    program = f"import json; from {measure.__module__} import *; print(json.dumps({call}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{call} failed with status {done.returncode}\n{done.stderr}")

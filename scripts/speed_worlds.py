@@ -106,7 +106,7 @@ def _envpool(env_id: str, num_envs: int, calls: int, stack: ExitStack) -> Work:
     actions = drawn_actions(env.action_space, num_envs)
     env.reset()
     stack.callback(env.close)
-    return _stepping(env.step, actions, num_envs, calls)
+    return batch_stepping(env.step, actions, num_envs, calls)
 
 
 def _single(env_id: str, num_envs: int, calls: int, stack: ExitStack) -> Work:
@@ -118,10 +118,11 @@ def _single(env_id: str, num_envs: int, calls: int, stack: ExitStack) -> Work:
 def _stepper(env: gym.vector.VectorEnv[Any, Any, Any], num_envs: int, calls: int, stack: ExitStack) -> Work:
     stack.callback(env.close)
     env.reset(seed=0)
-    return _stepping(env.step, drawn_actions(env.single_action_space, num_envs), num_envs, calls)
+    return batch_stepping(env.step, drawn_actions(env.single_action_space, num_envs), num_envs, calls)
 
 
-def _stepping(step: Callable[[Any], Any], actions: np.ndarray, num_envs: int, calls: int) -> Work:
+def batch_stepping(step: Callable[[Any], Any], actions: np.ndarray, num_envs: int, calls: int) -> Work:
+    """Return work that steps all rows of a vector env so many times, with actions `[CYCLE, num_envs, ...]` in turn."""
     cycle = [np.ascontiguousarray(batch) for batch in actions]
 
     def work() -> float:

@@ -1,50 +1,39 @@
-"""Soft actor-critic with an automatic temperature (Haarnoja et al. 2018, arXiv 1812.05905)."""
+"""Soft actor-critic with an automatic temperature (Haarnoja et al. 2018, arXiv 1812.05905), and SimBa's form of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
 
 from palaestra.agents.losses.values import squared_error_per_critic, td_target
 from palaestra.agents.memory.replay import Batch
-from palaestra.agents.nn.actors import SquashedGaussianActor
+from palaestra.agents.nn.actors import SmoothGaussianActor, SquashedGaussianActor
 from palaestra.agents.nn.critic import CriticBank, held_fixed, polyak_update, target_copy
-from palaestra.agents.nn.networks import Observation
+from palaestra.agents.nn.trunks import trunk, trunks
 from palaestra.agents.registry import register_agent
+from palaestra.agents.training.maximum_entropy import MaximumEntropyAgent, MaximumEntropyConfig
 from palaestra.agents.training.metrics import Metrics
-from palaestra.agents.training.off_policy import OffPolicyAgent, OffPolicyConfig, minimise
+from palaestra.agents.training.network_config import TrunkConfig
+from palaestra.agents.training.off_policy import minimise
 
 
 @dataclass(frozen=True)
-class SACConfig(OffPolicyConfig):
+class SACConfig(MaximumEntropyConfig):
     """Defaults of the paper."""
-
-    ent_coef: Literal["auto"] | float = "auto"
-    """Temperature: a fixed number of at least 0, or auto to hold the entropy at its target."""
-    initial_ent_coef: float = 1.0
-    """Where an automatic temperature starts, above 0."""
-    target_entropy: Literal["auto"] | float = "auto"
-    """Entropy to hold, in nats; auto is minus the number of action dimensions."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("ent_coef", self.ent_coef == "auto" or self.ent_coef >= 0.0, "'auto' or a number of at least 0")
-        self.require("initial_ent_coef", self.initial_ent_coef > 0.0, "a number above 0")
 
 
 @register_agent("sac")
-class SAC(OffPolicyAgent):
+class SAC(MaximumEntropyAgent):
     """Maximum-entropy off-policy actor-critic: twin critics, a squashed Gaussian, a learned temperature.
 
-    The critic loss carries the paper's factor 1/2. The temperature's step follows log alpha, as the authors' code
-    does: its loss is -log alpha (log pi + target entropy), whose gradient has the sign of the paper's eq. 18.
+    The critic loss carries the paper's factor 1/2. The temperature's step follows log alpha, as the authors' code does
+    (see `MaximumEntropyAgent`).
     """
 
-    config: SACConfig
-    config_class = SACConfig
+    config: MaximumEntropyConfig
+    config_class: ClassVar[type[MaximumEntropyConfig]] = SACConfig
 
     def build(self) -> None:
         """Create the actor, the critics with their targets, and the temperature."""
@@ -55,26 +44,14 @@ class SAC(OffPolicyAgent):
         self.target_critics = target_copy(self.critics)
         self.actor_optimizer = self.optimizer(self.actor)
         self.critic_optimizer = self.optimizer(self.critics)
-        self.automatic = c.ent_coef == "auto"
-        alpha = c.initial_ent_coef if c.ent_coef == "auto" else c.ent_coef
-        self.log_alpha = nn.Parameter(torch.tensor(alpha, device=self.device).log(), requires_grad=self.automatic)
-        self.alpha_optimizer = self.optimizer(self.log_alpha) if self.automatic else None
-        self.target_entropy = float(-self.action_dim if c.target_entropy == "auto" else c.target_entropy)
-
-    def act(self, observation: Observation, generator: Generator | None) -> Tensor:
-        """Return a sample of the policy, or tanh of its mean."""
-        policy = self.actor(observation)
-        return policy.mode() if generator is None else policy.sample(generator)
+        self.build_temperature()
 
     def update(self, batch: Batch) -> Metrics:
         """Step the temperature, the critics, the actor and the targets."""
         c = self.config
-        alpha = self.log_alpha.detach().exp()
+        alpha = self.alpha
         action, log_prob = self.actor(batch.observation).sample_with_log_prob(self.generator)
-
-        if self.alpha_optimizer is not None:
-            alpha_loss = -self.log_alpha * (log_prob.detach() + self.target_entropy).mean()
-            minimise(alpha_loss, self.alpha_optimizer)
+        self.step_temperature(log_prob)
 
         with torch.no_grad():
             next_action, next_log_prob = self.actor(batch.next_observation).sample_with_log_prob(self.generator)
@@ -97,3 +74,58 @@ class SAC(OffPolicyAgent):
             "train/entropy": -log_prob.detach().mean(),
             "train/q_mean": values.detach().mean(),
         }
+
+
+@dataclass(frozen=True)
+class SimBaSACConfig(MaximumEntropyConfig, TrunkConfig):
+    """Defaults of the authors' code."""
+
+    learning_rate: float = 1e-4
+    """Step size of Adam, above 0."""
+    normalize_observation: bool = True
+    """Standardise float vectors by running statistics, frozen at evaluation."""
+    trunk: str = "simba"
+    """What actor and critics are made of: mlp, simba or bronet."""
+    hidden: tuple[int, ...] = (128,)
+    """Widths of the hidden layers or blocks of the actor."""
+    critic_hidden: tuple[int, ...] = (512, 512)
+    """Widths of the hidden layers or blocks of the critics; `hidden` holds the actor's."""
+    num_critics: int = 2
+    """Critics whose minimum counts; the authors take one where no episode terminates."""
+    weight_decay: float = 1e-2
+    """Share of the networks' parameters, times the step size, that every step takes off, at least 0."""
+    initial_ent_coef: float = 0.01
+    """Where an automatic temperature starts, above 0."""
+    learning_starts: int = 5_000
+    """Env steps of uniformly random actions before the first update."""
+    gradient_steps: int = 2
+    """Updates per round; -1 makes as many as env steps were taken."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("num_critics", self.num_critics >= 1, "an integer of at least 1")
+        self.require("weight_decay", self.weight_decay >= 0.0, "a number of at least 0")
+
+
+@register_agent("simba-sac")
+class SimBaSAC(SAC):
+    """SAC on networks that may be large: residual trunks, normalised observations, decayed weights (SimBa).
+
+    Lee et al. 2024, arXiv 2410.09754. Other trunks may be put in their place.
+    """
+
+    config: SimBaSACConfig
+    config_class = SimBaSACConfig
+    entropy_per_dimension: ClassVar[float] = -0.5
+
+    def build(self) -> None:
+        """Create the actor, the critics with their targets, and the temperature."""
+        c = self.config
+        space, dim = self.observation_space, self.action_dim
+        self.actor = SmoothGaussianActor(space, 2 * dim, c.hidden, c.activation, c.encoder, trunk(c.trunk))
+        self.critics = CriticBank(space, dim, c.critic_hidden, c.num_critics, c.activation, c.encoder, trunks(c.trunk))
+        self.target_critics = target_copy(self.critics)
+        options: dict[str, Any] = {"weight_decay": c.weight_decay, "decoupled": True}
+        self.actor_optimizer = self.optimizer(self.actor, **options)
+        self.critic_optimizer = self.optimizer(self.critics, **options)
+        self.build_temperature()

@@ -69,8 +69,13 @@ def posterior_of_action_values(
 ) -> tuple[GradientPosterior, Tensor]:
     """Return the posterior of the gradient with a prior on Q, and the posterior mean of Q at the steps `[steps]`.
 
-    K = k_s(s, s') + u' G^-1 u', alpha = H' (H K H' + noise I)^-1 r and D = H' (H K H' + noise I)^-1 H; mean U alpha and
-    covariance G - U D U', of which the diagonal is returned. The states' part of Q has no influence on the gradient.
+    The discounted return that follows a step is Q plus independent noise, so that r = H Q + H noise (Engel, Mannor and
+    Meir, "Reinforcement learning with Gaussian processes", ICML 2005): whole episodes are regressed on their
+    reward-to-go. Noise of the rewards themselves would be another model, in which much of it leaves nothing of rewards
+    that are alike.
+
+    K = k_s(s, s') + u' G^-1 u', alpha = H' (H (K + noise I) H')^-1 r and D = H' (H (K + noise I) H')^-1 H; mean U alpha
+    and covariance G - U D U', of which the diagonal is returned. The states' part of Q does not touch the gradient.
 
     Args:
         scores: grad log pi(a|s) of each step `[steps, n]`, float64.
@@ -78,10 +83,10 @@ def posterior_of_action_values(
         reward: What was observed `[observed]`.
         differences: H `[observed, steps]`: the rows of `temporal_differences` whose rewards were observed.
         fisher: G under the discounted visits that the gradient is taken under `[n, n]`, positive definite.
-        noise_variance: Variance of the noise of the rewards, at least 0.
+        noise_variance: Variance of the noise of the returns, at least 0.
     """
     kernel = state_kernel + scores @ torch.linalg.solve(fisher, scores.T)
-    of_rewards = _with_noise(differences @ kernel @ differences.T, noise_variance)
+    of_rewards = differences @ _with_noise(kernel, noise_variance) @ differences.T
     alpha = differences.T @ torch.linalg.solve(of_rewards, reward)
     explained = differences.T @ torch.linalg.solve(of_rewards, differences @ scores)
     return _posterior(scores, alpha, explained, fisher), kernel @ alpha

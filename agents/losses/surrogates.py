@@ -21,6 +21,21 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -
     return -torch.minimum(advantage * ratio, advantage * clipped).mean()
 
 
+def penalised_surrogate(log_ratio: Tensor, advantage: Tensor, divergence: Tensor, step_size: float) -> Tensor:
+    """Return the penalised surrogate loss -mean(ratio A) + mean(divergence) / step_size, a scalar to minimise.
+
+    With the divergence KL(pi || pi_old), minimising it is the mirror-descent step pi proportional to
+    pi_old exp(step_size A) (Tomar et al. 2020, arXiv 2005.09814). That divergence has no gradient at pi = pi_old.
+
+    Args:
+        log_ratio: log pi(a|s) - log pi_old(a|s) `[batch]`.
+        advantage: `[batch]`.
+        divergence: Of the new from the old policy in each state `[batch]`, in nats.
+        step_size: The t of the mirror-descent step, above 0.
+    """
+    return divergence.mean() / step_size - (log_ratio.exp() * advantage).mean()
+
+
 @torch.no_grad()
 def approximate_kl(log_ratio: Tensor) -> Tensor:
     """Return the low-variance estimate of KL(old || new), mean((ratio - 1) - log ratio), a scalar of at least 0."""

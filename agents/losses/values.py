@@ -35,3 +35,14 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip_ra
     if clip_range is not None:
         value = old_value + (value - old_value).clamp(-clip_range, clip_range)
     return torch.nn.functional.mse_loss(value, target)
+
+
+@torch.no_grad()
+def explained_variance(value: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - Var(target - value) / Var(target), a scalar: 1 at best, 0 for a constant prediction.
+
+    Args:
+        value: Predictions `[batch]`.
+        target: What they should predict `[batch]`.
+    """
+    return 1.0 - (target - value).var(correction=0) / (target.var(correction=0) + 1e-8)

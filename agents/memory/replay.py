@@ -27,6 +27,12 @@ class Batch:
     truncated: Tensor
     next_mask: Tensor | None = None
     """Actions admissible in `next_observation` `[batch, num_actions]`, where the env masks them."""
+    previous_action: Tensor | None = None
+    """Action executed before `observation` was seen `[batch, action_dim]`, of agents that act by it too."""
+    log_prob: Tensor | None = None
+    """log beta(a|s) under the policy that acted `[batch]`, of agents that weigh by it."""
+    signals: Tensor | None = None
+    """What the env reported beside the reward `[batch, signals]`, of agents that read it."""
 
 
 class ReplayBuffer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,15 +12,15 @@ from palaestra.agents.losses.advantages import generalised_advantages
 from palaestra.agents.memory.fields import flatten_fields, nest_fields
 
 _OF_ADVANTAGES = frozenset({"valid", "reward", "terminated", "truncated"})
-_COMPUTED = ("value", "log_prob", "advantage", "target")
 
 
 class RolloutBuffer:
     """Fields `[steps, num_envs, ...]`, filled step by step; a checkpoint may be taken when it is partly full.
 
     Required fields of a step: reward, terminated, truncated, valid. Everything else (observation, action, masks,
-    recurrent states, the stored extras of a ratio) is kept and returned as given. Values and log-probabilities of
-    the whole rollout are computed once, when it is full: the network has not changed since its first step.
+    recurrent states, the stored extras of a ratio) is kept and returned as given. Values and what a ratio needs of the
+    old policy are computed once of the whole rollout, when it is full: the network has not changed since its first
+    step.
 
     Args:
         steps: Steps per rollout.
@@ -32,6 +32,7 @@ class RolloutBuffer:
         self.position = 0
         self.fields: dict[str, Tensor] = {}
         self.finals: list[dict[str, Any]] = []
+        self.computed: set[str] = set()
 
     @property
     def full(self) -> bool:
@@ -41,8 +42,9 @@ class RolloutBuffer:
     def clear(self) -> None:
         """Start a new rollout."""
         self.position, self.finals = 0, []
-        for name in _COMPUTED:
-            self.fields.pop(name, None)
+        for name in self.computed:
+            del self.fields[name]
+        self.computed = set()
 
     def add(self, **step: Tensor | dict[str, Tensor]) -> None:
         """Store one step; each value is `[num_envs, ...]` or a dict of such."""
@@ -57,9 +59,18 @@ class RolloutBuffer:
         """Return all fields `[steps, num_envs, ...]`, nested as they were added."""
         return nest_fields(self.fields)
 
+    def flat_tree(self) -> dict[str, Any]:
+        """Return all fields as one batch `[steps * num_envs, ...]`, nested as they were added."""
+        return nest_fields({name: field.flatten(0, 1) for name, field in self.fields.items()})
+
     def add_final(self, rows: Tensor, observation: Tensor | dict[str, Tensor], state: Tensor | None) -> None:
         """Keep what the rows `[count]` that the last step truncated would have gone on from, `[count, ...]` each."""
         self.finals.append({"step": self.position - 1, "rows": rows, "observation": observation, "state": state})
+
+    def add_computed(self, fields: Mapping[str, Tensor]) -> None:
+        """Add fields `[steps, num_envs, ...]` that were computed of the full rollout; `clear` drops them."""
+        self.fields |= fields
+        self.computed |= fields.keys()
 
     def compute_advantages(
         self, value: Tensor, last_value: Tensor, final_values: list[Tensor], gamma: float, gae_lambda: float
@@ -77,11 +88,10 @@ class RolloutBuffer:
         next_value = torch.cat([value[1:], last_value.unsqueeze(0)])
         for final, values in zip(self.finals, final_values, strict=True):
             next_value[final["step"], final["rows"]] = values
-        f["value"] = value
-        f["advantage"] = generalised_advantages(
+        advantage = generalised_advantages(
             f["reward"], value, next_value, f["terminated"], f["truncated"], gamma, gae_lambda
         )
-        f["target"] = f["advantage"] + value
+        self.add_computed({"value": value, "advantage": advantage, "target": advantage + value})
 
     def minibatches(self, batch_size: int, generator: Generator) -> Iterator[dict[str, Any]]:
         """Yield shuffled minibatches covering every valid step once; fields are `[batch, ...]`.
@@ -116,6 +126,7 @@ class RolloutBuffer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the filled part."""
         self.position, self.fields, self.finals = state["position"], {}, list(state["finals"])
+        self.computed = set()
         if self.position == 0:
             return
         for name, value in state["fields"].items():

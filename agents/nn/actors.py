@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
@@ -25,6 +25,7 @@ class Actor(nn.Module):
         hidden: Widths of the hidden layers.
         activation: Name of the activation.
         encoder: Name of the encoder.
+        trunk: Makes the trunk, given its widths from input to output and the name of the activation.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Actor(nn.Module):
         hidden: Sequence[int],
         activation: str = "relu",
         encoder: str = "auto",
+        trunk: Callable[[Sequence[int], str], nn.Module] = SingleMLP,
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(observation_space, encoder)
-        self.trunk = SingleMLP([self.encoder.features, *hidden, outputs], activation)
+        self.trunk = trunk([self.encoder.features, *hidden, outputs], activation)
 
     def output(self, observation: Observation) -> Tensor:
         """Return the trunk's output `[batch, outputs]`."""
@@ -48,10 +50,24 @@ class Actor(nn.Module):
 class SquashedGaussianActor(Actor):
     """State-dependent mean and log standard deviation before a tanh; twice as many outputs as action dimensions."""
 
+    log_std_range: ClassVar[tuple[float, float]] = LOG_STD_RANGE
+
     def forward(self, observation: Observation) -> SquashedGaussian:
         """Return the action distribution of a batch of observations."""
         mean, log_std = self.output(observation).chunk(2, -1)
-        return SquashedGaussian(mean, log_std.clamp(*LOG_STD_RANGE))
+        return SquashedGaussian(mean, log_std.clamp(*self.log_std_range))
+
+
+class SmoothGaussianActor(SquashedGaussianActor):
+    """A squashed Gaussian whose log standard deviation a tanh keeps in its range, so that its slope never vanishes."""
+
+    log_std_range: ClassVar[tuple[float, float]] = (-10.0, 2.0)
+
+    def forward(self, observation: Observation) -> SquashedGaussian:
+        """Return the action distribution of a batch of observations."""
+        mean, spread = self.output(observation).chunk(2, -1)
+        low, high = self.log_std_range
+        return SquashedGaussian(mean, low + 0.5 * (high - low) * (1.0 + torch.tanh(spread)))
 
 
 class DeterministicActor(Actor):

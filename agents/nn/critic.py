@@ -1,11 +1,11 @@
-"""The critic bank: several action-value networks evaluated together."""
+"""The critic bank: several networks of state and action evaluated together."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import gymnasium as gym
 import torch
@@ -19,17 +19,68 @@ from palaestra.agents.nn.stacked import StackedMLP
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class CriticBank(nn.Module):
-    """Independent critics Q_i(s, a), each with its own encoder and trunk.
+class Trunks(Protocol):
+    """Equal networks evaluated together, as `palaestra.agents.nn.stacked.StackedMLP` is; a module."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return outputs `[count, batch, out]` of features `[batch, in]`, or one set each, `[count, batch, in]`."""
+        ...
+
+    def one(self, index: int, features: Tensor) -> Tensor:
+        """Return outputs `[batch, out]` of one network alone for features `[batch, in]`."""
+        ...
+
+
+class Critics(nn.Module):
+    """Independent networks of (s, a), each with its own encoder and trunk.
 
     Args:
         observation_space: Space of one observation.
         action_dim: Dimensions of the action.
         hidden: Widths of the hidden layers.
+        outputs: Width of the output.
         count: Number of critics.
         activation: Name of the activation.
         encoder: Name of the encoder.
+        trunk: Makes the trunks of all critics: given their count, their widths from input to output, and the name of
+            the activation.
     """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_dim: int,
+        hidden: Sequence[int],
+        outputs: int = 1,
+        count: int = 2,
+        activation: str = "relu",
+        encoder: str = "auto",
+        trunk: Callable[[int, Sequence[int], str], Trunks] = StackedMLP,
+    ) -> None:
+        super().__init__()
+        encoders = [make_encoder(observation_space, encoder) for _ in range(count)]
+        self.encoders = nn.ModuleList(encoders)
+        self.trunks = trunk(count, [encoders[0].features + action_dim, *hidden, outputs], activation)
+        # Encoders without parameters say the same for every critic.
+        self.encodes_once = not any(True for _ in self.encoders.parameters())
+
+    def output(self, index: int, observation: Observation, action: Tensor) -> Tensor:
+        """Return the outputs `[batch, outputs]` of one critic alone."""
+        features = self.encoders[index](observation)
+        return self.trunks.one(index, torch.cat([features, action], -1))
+
+    def outputs(self, observation: Observation, action: Tensor) -> Tensor:
+        """Return the outputs `[count, batch, outputs]` for actions `[batch, action_dim]`."""
+        if self.encodes_once:
+            features = torch.cat([self.encoders[0](observation), action], -1)
+        else:
+            features = torch.stack([torch.cat([encoder(observation), action], -1) for encoder in self.encoders])
+        outputs: Tensor = self.trunks(features)
+        return outputs
+
+
+class CriticBank(Critics):
+    """Critics Q_i(s, a) whose one output is the value; `palaestra.agents.nn.critic_heads` has those that say more."""
 
     def __init__(
         self,
@@ -39,27 +90,17 @@ class CriticBank(nn.Module):
         count: int = 2,
         activation: str = "relu",
         encoder: str = "auto",
+        trunk: Callable[[int, Sequence[int], str], Trunks] = StackedMLP,
     ) -> None:
-        super().__init__()
-        encoders = [make_encoder(observation_space, encoder) for _ in range(count)]
-        self.encoders = nn.ModuleList(encoders)
-        self.trunks = StackedMLP(count, [encoders[0].features + action_dim, *hidden, 1], activation)
-        # Encoders without parameters say the same for every critic.
-        self.encodes_once = not any(True for _ in self.encoders.parameters())
+        super().__init__(observation_space, action_dim, hidden, 1, count, activation, encoder, trunk)
 
     def value(self, index: int, observation: Observation, action: Tensor) -> Tensor:
         """Return the values `[batch]` of one critic alone."""
-        features = self.encoders[index](observation)
-        return self.trunks.one(index, torch.cat([features, action], -1)).squeeze(-1)
+        return self.output(index, observation, action).squeeze(-1)
 
     def forward(self, observation: Observation, action: Tensor) -> Tensor:
         """Return values `[count, batch]` of actions `[batch, action_dim]`."""
-        if self.encodes_once:
-            features = torch.cat([self.encoders[0](observation), action], -1)
-        else:
-            features = torch.stack([torch.cat([encoder(observation), action], -1) for encoder in self.encoders])
-        values: Tensor = self.trunks(features)
-        return values.squeeze(-1)
+        return self.outputs(observation, action).squeeze(-1)
 
 
 @contextmanager

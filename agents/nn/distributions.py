@@ -57,6 +57,11 @@ class DiagonalGaussian:
         """Return reparameterised samples `[batch, action_dim]`."""
         return self.mean + self.log_std.exp() * standard_normal_like(self.mean, generator)
 
+    def sample_with_log_prob(self, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """Return reparameterised samples `[batch, action_dim]` and their log-densities `[batch]`."""
+        action = self.sample(generator)
+        return action, self.log_prob(action)
+
     def mode(self) -> Tensor:
         """Return the mean `[batch, action_dim]`."""
         return self.mean
@@ -104,8 +109,20 @@ class SquashedGaussian:
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return log-densities `[batch]` of actions `[batch, action_dim]` inside (-1, 1)."""
-        u = torch.atanh(action)
-        return (DiagonalGaussian(self.mean, self.log_std).log_prob(u)) - log_tanh_slope(u).sum(-1)
+        return self.log_prob_of_tanh(torch.atanh(action))
+
+    def log_prob_of_tanh(self, u: Tensor) -> Tensor:
+        """Return log-densities `[batch]` of the actions tanh(u), exact where the tanh saturates.
+
+        Args:
+            u: Actions before squashing `[batch, action_dim]`, such as samples of `before_tanh`.
+        """
+        return self.before_tanh.log_prob(u) - log_tanh_slope(u).sum(-1)
+
+    @property
+    def before_tanh(self) -> DiagonalGaussian:
+        """What is squashed."""
+        return DiagonalGaussian(self.mean, self.log_std)
 
     def entropy(self) -> Tensor:
         """Raise, because a squashed Gaussian has no closed-form entropy; estimate it by -log_prob of samples."""

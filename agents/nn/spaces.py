@@ -66,6 +66,12 @@ class ActionMap:
             return np.clip(scaled.astype(self.space.dtype), self.space.low, self.space.high)
         return (action + self.start).astype(self.space.dtype)
 
+    def from_env(self, action: np.ndarray) -> np.ndarray:
+        """Return agent actions `[batch, dim]`, or `[batch, ...]` of integers, for env actions `[batch, *shape]`."""
+        if isinstance(self.space, spaces.Box):
+            return ((action - self.centre) / self.half_range).reshape(-1, self.dim).astype(np.float32)
+        return np.asarray(action - self.start, np.int64)
+
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
     """Return a space as a JSON tree, for checkpoints.

@@ -18,9 +18,10 @@ from palaestra.protocols import OUTSIDE
 class GraphNetwork(nn.Module):
     """Message passing over the links, whose parameters depend neither on how many nodes there are nor on their order.
 
-    Nodes know what is on hand and what arrives in 1, 2, ... periods (in periods of the demand they serve), demand,
-    its deviation and costs. Edges are the links, one from each store to its customers outside, and a loop at every
-    supplier that holds stock, for what it keeps. With D the number of edges into or out of a node, one round is
+    Nodes know what is on hand and what arrives in 1, 2, ... periods (in periods of the demand they serve), demand, its
+    deviation and costs, and, where the world shows them, past demand and the calendar. Edges are the links, one from
+    each store to its customers outside, and a loop at every supplier that holds stock, for what it keeps; they know
+    their lead time and, where goods have a price, it. With D the number of edges into or out of a node, one round is
 
         node += f[node, sum of edges in / sqrt(D in), sum of edges out / sqrt(D out)]
         edge += g[edge, its supplier, its customer]
@@ -34,7 +35,7 @@ class GraphNetwork(nn.Module):
         activation: Activation of the hidden layers.
 
     Source: the graph network of arXiv 2306.11246. Parameters of one network fit any other with the same longest
-    lead time.
+    lead time, and prices or none.
     """
 
     slots: Tensor
@@ -58,15 +59,21 @@ class GraphNetwork(nn.Module):
         targets = np.concatenate((network.customers, keepers, np.full(len(stores), nodes)))
         leads = np.concatenate((network.lead_times, np.zeros(len(keepers) + len(stores)))) / network.lead_times.max()
         self._sources, self._targets = torch.tensor(sources), torch.tensor(targets)
-        slots = np.zeros((len(network.units), nodes, network.lead_times.max()))
+        if network.unit_costs.any():
+            prices = np.concatenate((network.unit_costs, np.zeros(len(keepers) + len(stores))))
+            leads = np.stack((leads, prices), 1)
+        seen, longest = reader.seen_by_nodes(), network.lead_times.max()
+        slots = np.zeros((len(network.units), nodes, longest + seen.shape[1]))
         slots[network.on_hand, np.arange(nodes), 0] = 1.0
         for customer, places in zip(network.customers, network.in_transit, strict=True):
             for ahead, place in enumerate(places):
                 if place >= 0:
                     slots[place, customer, 1 + ahead] = 1.0
+        for node, entry in zip(*np.nonzero(seen >= 0), strict=True):
+            slots[seen[node, entry], node, longest + entry] = 1.0
         self._keep("slots", slots.reshape(len(slots), -1))
         self._keep("facts", node_facts(reader))
-        self._keep("leads", leads[:, None])
+        self._keep("leads", leads.reshape(len(leads), -1))
         self._keep("into", _scaled_sums(targets, nodes))
         self._keep("out_of", _scaled_sums(sources, nodes))
         self._keep("loop_demand", reader.throughput[keepers])
@@ -80,7 +87,7 @@ class GraphNetwork(nn.Module):
             return mlp((inputs, *hidden, size), activation)
 
         self.node_start = function(slots.shape[2] + 4)
-        self.edge_start = function(2 * size + 1)
+        self.edge_start = function(2 * size + self.leads.shape[1])
         self.node_round = nn.ModuleList(function(3 * size) for _ in range(self.rounds))
         self.edge_round = nn.ModuleList(function(3 * size) for _ in range(self.rounds))
         self.wanted = mlp((size, *hidden, 1), activation)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
 from gymnasium import spaces
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from palaestra.agents.agent import Agent, EnvLike
 from palaestra.agents.nn.networks import ACTIVATIONS, Observation
-from palaestra.agents.nn.spaces import to_tensor
-from palaestra.agents.pathwise.graph_network import GraphNetwork
-from palaestra.agents.pathwise.network_reader import NetworkReader, network_from_json, network_to_json
-from palaestra.agents.pathwise.path_noise import PathNoise
-from palaestra.agents.pathwise.policies import (
-    BaseStock,
-    BoxPerceptron,
-    CappedBaseStock,
-    EchelonBaseStock,
-    Perceptron,
-    SymmetricPerceptron,
-)
+from palaestra.agents.pathwise.network_agent import NetworkAgent
+from palaestra.agents.pathwise.newsvendor_policies import QuantileNewsvendor
+from palaestra.agents.pathwise.paths import Paths, require_gradient, simulate
+from palaestra.agents.pathwise.policy_choice import Policy, make_policy
+from palaestra.agents.pathwise.simulated import require_plain_observations
 from palaestra.agents.registry import register_agent
 from palaestra.agents.training.config import AgentConfig
 from palaestra.agents.training.seeding import make_generator
-from palaestra.protocols import Network, Networked, Simulator, simulator_of
 
 PROBE_PATHS = 8
 """Paths by which a world is asked whether its rewards have a gradient."""
@@ -42,8 +33,8 @@ class HDPOConfig(AgentConfig):
     """Discount per period of the simulated cost, in [0, 1]; 1 is the paper's plain mean."""
     learning_rate: float = 3e-3
     """Step size of Adam, above 0; for the levels of base-stock policies in units, where .5 is right."""
-    policy: Literal["mlp", "base-stock", "echelon-base-stock", "capped-base-stock", "symmetric", "gnn"] = "mlp"
-    """The policy; all but mlp need a world that is a supply network."""
+    policy: Policy = "mlp"
+    """The policy; all but mlp need a supply network, those of newsvendors and quantiles a store that shows its past."""
     output: Literal["shares", "quantities"] = "shares"
     """What mlp and symmetric put out: shares of the stock on hand, or wanted quantities that are then rationed."""
     hidden: tuple[int, ...] = (32, 32, 32)
@@ -58,6 +49,13 @@ class HDPOConfig(AgentConfig):
     """Periods at the start that reported rewards leave out; training counts all of them."""
     train_paths: int = 0
     """Size of a fixed set of paths to train on, in batches of `num_paths`; 0 draws fresh ones for every update."""
+    dev_paths: int = 0
+    """Paths, twice as long and drawn once for all, on which the policy is tried every `dev_every` updates; the best one
+    is what acts. 0: the latest acts."""
+    dev_every: int = 10
+    """Updates between two trials on them."""
+    chunk_paths: int = 8192
+    """Paths simulated and differentiated at a time; the gradient of an update is the sum over its chunks."""
     max_grad_norm: float | None = 1.0
     """Largest norm of the gradient of an update, or None."""
     learning_rate_schedule: Literal["constant", "linear"] = "linear"
@@ -75,14 +73,15 @@ class HDPOConfig(AgentConfig):
         self.require("warm_up", 0 <= self.warm_up < self.periods, "an integer from 0 to periods - 1")
         whole = self.train_paths >= 0 and self.train_paths % min(self.num_paths, max(self.train_paths, 1)) == 0
         self.require("train_paths", whole, "0, at most num_paths, or a multiple of it")
+        self.require("dev_paths", self.dev_paths >= 0, "an integer of at least 0")
+        self.require("dev_every", self.dev_every >= 1, "an integer of at least 1")
+        self.require("chunk_paths", self.chunk_paths >= 1, "an integer of at least 1")
         self.require("max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0.0, "None or above 0")
-        self.require("frame_stack", self.frame_stack == 1, "1: the simulator's own observations are read")
-        self.require("normalize_observation", not self.normalize_observation, "False: policies read units of stock")
-        self.require("encoder", self.encoder == "auto", "'auto': policies read flat observations")
+        require_plain_observations(self)
 
 
 @register_agent("hdpo")
-class HDPO(Agent):
+class HDPO(NetworkAgent):
     """HDPO (Alvo, Russo and Kanoria 2023): noise is drawn, a policy replayed on it, and the cost differentiated.
 
     With noise xi that does not react to actions, `s' = f(s, pi(s), xi)` and rewards r, each update draws B paths of T
@@ -98,16 +97,15 @@ class HDPO(Agent):
     the network (levels start from its demand and lead times) and nothing else of the world.
 
     Unlike the paper's own code: inputs and outputs are in periods of mean demand, not in units; batches are smaller,
-    gradients are clipped for all policies and the learning rate is annealed; and paths are fresh in every update unless
-    `train_paths` asks for a fixed set, whose batches are visited in a new order each time round.
+    gradients are clipped for all policies and the learning rate is annealed; paths are fresh in every update unless
+    `train_paths` asks for a fixed set, whose batches are visited in a new order each time round; and the latest policy
+    acts unless `dev_paths` are there to choose the best by.
     """
 
     config: HDPOConfig
     config_class = HDPOConfig
-    action_spaces: ClassVar[tuple[type[gym.Space[Any]], ...]] = (spaces.Box,)
-    stochastic_modes = False
-    simulators_only = True
-    unsaved = Agent.unsaved | {"network", "to_world"}
+    simulator_use = "to differentiate; expected a world such as those of palaestra.envs.inventory"
+    unsaved = NetworkAgent.unsaved | {"to_world"}
 
     def _set_up(
         self,
@@ -118,96 +116,62 @@ class HDPO(Agent):
         device: Any,
     ) -> None:
         super()._set_up(observation_space, action_space, config, seed, device)
-        self.path_generator = make_generator(seed, "paths", self.device)
         self.batch_order: list[int] = []
-        self.network: Network | None = None
 
     def _build(self, num_envs: int) -> None:
-        if hasattr(self, "collector"):
-            self.network = _network(self.simulator)
         super()._build(num_envs)
         if hasattr(self, "collector"):
             self._check_gradient()
 
-    @property
-    def simulator(self) -> Simulator:
-        """The simulator of the env.
-
-        Raises:
-            TypeError: If the env has none.
-        """
-        simulator = simulator_of(self.collector.env)
-        if simulator is None:
-            raise TypeError(
-                f"hdpo: env {self.env_id or self.collector.env} has no simulator to differentiate; expected a world "
-                "such as those of palaestra.envs.inventory"
-            )
-        return simulator
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of simulation and policy."""
-        return torch.float64 if self.config.precision == "float64" else torch.float32
-
     def build(self) -> None:
         """Create the policy and its optimiser."""
-        # Parameters that start from the network's numbers are float64 until here.
-        self.policy = self._make_policy().to(device=self.device, dtype=self.dtype)
-        self.policy_optimizer = self.optimizer(self.policy, max_grad_norm=self.config.max_grad_norm)
-        space, scale = self.action_space, self.action_map
+        c, space, scale = self.config, self.action_space, self.action_map
         assert isinstance(space, spaces.Box)
+        (seen,) = self.observation_space.shape or (1,)
+        policy = make_policy(c.policy, self.network, (seen, scale.dim), c.hidden, c.activation, c.output)
+        # Parameters that start from the network's numbers are float64 until here.
+        self.policy = policy.to(device=self.device, dtype=self.dtype)
+        self.policy_optimizer = self.optimizer(self.policy, max_grad_norm=c.max_grad_norm)
+        self.best_policy = copy.deepcopy(self.policy) if c.dev_paths else None
+        self.best_reward: float | None = None
         self.to_world = tuple(
             torch.as_tensor(numbers.reshape(-1), dtype=self.dtype, device=self.device)
             for numbers in (scale.centre, scale.half_range)
         )
 
-    def _make_policy(self) -> nn.Module:
-        c = self.config
-        if self.network is None:
-            if c.policy != "mlp":
-                raise TypeError(f"hdpo: policy={c.policy!r} needs a supply network; expected 'mlp' for {self.env_id}")
-            (size,) = self.observation_space.shape or (1,)
-            return BoxPerceptron(size, self.action_map.dim, c.hidden, c.activation)
-        reader = NetworkReader(self.network)
-        match c.policy:
-            case "base-stock":
-                return BaseStock(reader)
-            case "echelon-base-stock":
-                return EchelonBaseStock(reader)
-            case "capped-base-stock":
-                return CappedBaseStock(reader)
-            case "symmetric":
-                return SymmetricPerceptron(reader, c.activation, c.output)
-            case "gnn":
-                return GraphNetwork(reader, c.hidden, c.activation)
-            case _:
-                return Perceptron(reader, c.hidden, c.activation, c.output)
-
     def act(self, observation: Observation, generator: Generator | None) -> Tensor:
         """Return actions `[batch, action_dim]` between -1 and 1; the policy is deterministic."""
         assert isinstance(observation, Tensor)
-        return self.policy(observation.to(self.dtype))
-
-    @torch.no_grad()
-    def decide(self) -> dict[str, Any]:
-        """Return the policy's actions at the env."""
-        return {"action": self.act(to_tensor(self.collector.observation, self.device), None)}
+        policy = self.policy if self.best_policy is None else self.best_policy
+        return policy(observation.to(self.dtype))
 
     def training_step(self) -> None:
         """Simulate a batch of paths, and take one step along the gradient of their mean reward."""
         c = self.config
-        with self.profiler.phase("env"):
-            reward = self.simulate(self._next_batch(), min(c.num_paths, c.train_paths or c.num_paths), c.periods)
+        batch, paths = self._next_batch(), min(c.num_paths, c.train_paths or c.num_paths)
+        self.policy_optimizer.zero_grad()
+        loss = late = torch.zeros((), dtype=self.dtype, device=self.device)
+        for first in range(0, paths, c.chunk_paths):
+            size = min(c.chunk_paths, paths - first)
+            with self.profiler.phase("env"):
+                played = self.play(batch, size, c.periods)
+            with self.profiler.phase("update"):
+                part = -self.mean_reward(played.rewards)
+                if isinstance(self.policy, QuantileNewsvendor):
+                    part = part + self.policy.forecast_loss(played.observations)
+                part = (size / paths) * part
+                part.backward()
+                loss = loss + part.detach()
+                late = late + (size / paths) * played.rewards.detach()[c.warm_up :].mean()
         with self.profiler.phase("update"):
-            loss = -self.mean_reward(reward)
-            self.policy_optimizer.zero_grad()
-            loss.backward()
             if c.learning_rate_schedule == "linear":
                 self.policy_optimizer.param_groups[0]["lr"] = c.learning_rate * self.remaining
             self.policy_optimizer.step()
-        self.num_timesteps += reward.numel()
+        self.num_timesteps += paths * c.periods
         self.num_updates += 1
-        self.metrics.add(self._metrics(loss.detach(), reward.detach()[c.warm_up :].mean()), self.num_updates)
+        if c.dev_paths and (self.num_updates - 1) % c.dev_every == 0:
+            self._keep_best()
+        self.metrics.add(self._metrics(loss, late), self.num_updates)
 
     def simulate(self, generator: Generator, paths: int, periods: int) -> Tensor:
         """Return the rewards `[periods, paths]` of the policy on fresh noise, with their gradient in its parameters.
@@ -220,21 +184,32 @@ class HDPO(Agent):
         Raises:
             ValueError: If a path terminates.
         """
-        simulator = self.simulator
+        return self.play(generator, paths, periods).rewards
+
+    def play(self, generator: Generator, paths: int, periods: int) -> Paths:
+        """Return paths of the policy in training; arguments and errors of `simulate`."""
+        shape = self.action_space.shape or ()
         centre, half_range = self.to_world
-        state = simulator.initial(PathNoise(generator, paths, self.dtype))
-        rewards, ended = [], torch.zeros(paths, dtype=torch.bool, device=self.device)
-        for _ in range(periods):
-            action = centre + half_range * self.act(simulator.observe(state), None)
-            shaped = action.reshape(paths, *(self.action_space.shape or ()))
-            transition = simulator.step(state, shaped, PathNoise(generator, paths, self.dtype))
-            state, ended = transition.state, ended | transition.terminated
-            rewards.append(transition.reward)
-        if bool(ended.any()):
-            raise ValueError(
-                f"hdpo: {type(simulator).__name__} terminated within {periods} periods; expected a world without an end"
-            )
-        return torch.stack(rewards)
+        plain = bool((centre == 0.0).all()) and bool((half_range == 1.0).all()) and len(shape) == 1
+
+        def act(observation: Tensor) -> Tensor:
+            action: Tensor = self.policy(observation)
+            return action if plain else (centre + half_range * action).reshape(len(action), *shape)
+
+        keep = isinstance(self.policy, QuantileNewsvendor)
+        return simulate(self.simulator, act, generator, paths, periods, self.dtype, keep=keep)
+
+    @torch.no_grad()
+    def _keep_best(self) -> None:
+        """Try the policy on paths twice as long, of which the start does not count, and keep it if it is the best."""
+        c = self.config
+        with self.profiler.phase("callbacks"):
+            noise = make_generator(self.seed, "dev", self.device)
+            reward = float(self.simulate(noise, c.dev_paths, 2 * c.periods)[2 * c.warm_up :].mean())
+        if self.best_reward is None or reward > self.best_reward:
+            assert self.best_policy is not None
+            self.best_reward = reward
+            self.best_policy.load_state_dict(self.policy.state_dict())
 
     def mean_reward(self, reward: Tensor) -> Tensor:
         """Return J, the mean over paths and periods of rewards `[periods, paths]`, discounted by gamma."""
@@ -260,50 +235,13 @@ class HDPO(Agent):
         oracle = self.simulator.oracle()
         if oracle is not None and oracle.estimand.kind == "long_run_reward" and oracle.value:
             metrics["train/late_gap"] = (oracle.value - late_reward) / abs(oracle.value)
+        if self.best_reward is not None:
+            metrics["train/best_dev_reward"] = torch.tensor(self.best_reward)
         return metrics
 
     def _check_gradient(self) -> None:
-        world, periods = type(self.simulator).__name__, self.config.periods
-        expected = "expected a world that computes with torch tensors and whose rewards have a gradient in the actions"
-        generator = make_generator(self.seed, "probe", self.device)
-        try:
-            self.simulate(generator, PROBE_PATHS, periods).sum().backward()
-        except ValueError:
-            raise
-        except Exception as error:
-            raise TypeError(f"hdpo: {world} cannot be differentiated ({error}); {expected}") from error
-        if not any(bool(p.grad.any()) for p in self.policy.parameters() if p.grad is not None):
-            raise TypeError(
-                f"hdpo: rewards of {world} do not depend smoothly on actions within periods={periods}; {expected}"
-            )
+        if isinstance(self.policy, QuantileNewsvendor) and not self.policy.learns_from_cost:
+            return
+        noise, periods = make_generator(self.seed, "probe", self.device), self.config.periods
+        require_gradient(self.simulator, lambda: self.simulate(noise, PROBE_PATHS, periods), self.policy, periods)
         self.policy_optimizer.zero_grad()
-
-    def set_env(self, env: EnvLike, env_kwargs: Mapping[str, Any] | None = None, backend: str = "auto") -> None:
-        """Train on another env with the same spaces and supply network from the next `learn` on.
-
-        Raises:
-            TypeError: If it has no simulator.
-            ValueError: If its spaces or its network differ.
-        """
-        super().set_env(env, env_kwargs, backend)
-        network = _network(self.simulator)
-        if _tree(network) != _tree(self.network):
-            raise ValueError(f"set_env: the supply network of {env} is another; expected that of the policy")
-
-    def header(self) -> dict[str, Any]:
-        """Return what identifies the agent in a checkpoint, the supply network with it."""
-        return {**super().header(), "network": _tree(self.network)}
-
-    def recall(self, header: Mapping[str, Any]) -> None:
-        """Take back the env's identity and its supply network."""
-        super().recall(header)
-        tree = header["network"]
-        self.network = None if tree is None else network_from_json(tree)
-
-
-def _network(simulator: Simulator) -> Network | None:
-    return simulator.network if isinstance(simulator, Networked) else None
-
-
-def _tree(network: Network | None) -> dict[str, Any] | None:
-    return None if network is None else network_to_json(network)

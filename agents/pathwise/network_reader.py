@@ -28,6 +28,8 @@ class NetworkReader(nn.Module):
     """
 
     limits: Tensor
+    rates: Tensor
+    shift: Tensor
     on_hand_units: Tensor
     on_hand_places: Tensor
     position_weights: Tensor
@@ -50,12 +52,33 @@ class NetworkReader(nn.Module):
         positions *= network.units[:, None]
         link_of_node = np.zeros((nodes, links))
         link_of_node[np.arange(nodes), self.fastest] = 1.0
+        least = network.least_flows if network.least_flows.size else np.zeros(links)
         self._keep("limits", network.flow_limits)
+        rates = 2.0 / (network.flow_limits - least)
+        self._keep("rates", rates)
+        self._keep("shift", -1.0 - least * rates)
         self._keep("on_hand_units", network.units[network.on_hand])
         self._keep("on_hand_places", network.on_hand)
         self._keep("position_weights", positions)
         self._keep("echelon_weights", positions @ self.reaches.T)
         self._keep("link_of_node", link_of_node)
+
+    def seen_by_nodes(self) -> np.ndarray:
+        """Return the places that each node reads beside its stock, -1 where it has none, int64 `[nodes, entries]`.
+
+        Its past demand, then what tells the time of year and, where they differ between rows, critical ratio and lead
+        time.
+        """
+        network, nodes = self.network, len(self.network.nodes)
+        meets = network.demand_mean > 0.0
+        columns = [network.history] if network.history.size else []
+        columns += [np.tile(network.calendar, (nodes, 1))] if network.calendar.size else []
+        for places in (network.critical_ratio, network.lead_share):
+            if places.size:
+                column = np.full((nodes, 1), -1)
+                column[meets, 0] = places
+                columns.append(column)
+        return np.concatenate(columns, 1) if columns else np.zeros((nodes, 0), np.int64)
 
     def on_hand(self, observation: Tensor) -> Tensor:
         """Return what is on hand at each node, in units, negative under backlog, `[batch, nodes]`."""
@@ -76,9 +99,10 @@ class NetworkReader(nn.Module):
     def actions(self, flows: Tensor) -> Tensor:
         """Return flows in units as positions between the bounds of the action space, -1 to 1, `[batch, links]`.
 
-        Flows above their limits yield actions above 1, which are clipped where they are taken.
+        Flows above their limits yield actions above 1 and those below the least actions below -1, which are clipped
+        where they are taken.
         """
-        return flows * (2.0 / self.limits) - 1.0
+        return torch.addcmul(self.shift, flows, self.rates)
 
     def base_stock_levels(self) -> np.ndarray:
         """Return each node's mean demand over its lead time + 1 periods, in units, float64 `[nodes]`."""

@@ -74,7 +74,7 @@ class Shares(nn.Module):
             else:
                 shares = logits.softmax(1)
             flows.append(shares * on_hand[:, node : node + 1])
-        joined = torch.cat(flows, 1)
+        joined = flows[0] if len(flows) == 1 else torch.cat(flows, 1)
         return joined if self._back is None else joined[:, self._back]
 
 

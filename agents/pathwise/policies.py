@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from palaestra.agents.nn.networks import mlp
+from palaestra.agents.pathwise.elu import perceptron
 from palaestra.agents.pathwise.network_reader import NetworkReader
 from palaestra.agents.pathwise.output_layers import Quantities, Shares
 
@@ -82,7 +83,7 @@ class Perceptron(nn.Module):
     def __init__(self, reader: NetworkReader, hidden: Sequence[int], activation: str, output: Output) -> None:
         super().__init__()
         self.reader = reader
-        self.body = mlp((len(reader.network.units), *hidden, len(reader.network.suppliers)), activation)
+        self.body = perceptron((len(reader.network.units), *hidden, len(reader.network.suppliers)), activation)
         self.output = Shares(reader) if output == "shares" else Quantities(reader)
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -94,7 +95,8 @@ class SymmetricPerceptron(nn.Module):
     """One small network for all links into stores and one for all others, each told of the rest by a shared context.
 
     The context is `[batch, 256]`, a sigmoid layer over the whole observation. Each link's network reads it, what is on
-    hand at its customer and on its way over the link, and the customer's demand, costs and lead time. Links into
+    hand at its customer and on its way over the link, and the customer's demand, costs, lead time and, where the world
+    shows them, past demand and the calendar. Links into
     stores take networks [32, 32], all others [16, 16].
 
     Args:
@@ -116,7 +118,8 @@ class SymmetricPerceptron(nn.Module):
         self._links = [torch.tensor(np.flatnonzero(kind)) for kind in (to_store, ~to_store) if kind.any()]
         self._back = torch.argsort(torch.cat(self._links))
         # Slots that a link lacks read the column of zeros behind the observation.
-        slots = np.concatenate((network.on_hand[network.customers][:, None], network.in_transit), 1)
+        seen = reader.seen_by_nodes()[network.customers]
+        slots = np.concatenate((network.on_hand[network.customers][:, None], network.in_transit, seen), 1)
         self._slots = torch.tensor(np.where(slots < 0, len(network.units), slots))
         self.register_buffer("facts", torch.tensor(_facts_of_links(reader)), persistent=False)
         self.context = nn.Sequential(nn.Linear(len(network.units), self.context_size), nn.Sigmoid())
@@ -150,7 +153,7 @@ class BoxPerceptron(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, hidden: Sequence[int], activation: str) -> None:
         super().__init__()
-        self.body = mlp((inputs, *hidden, outputs), activation)
+        self.body = perceptron((inputs, *hidden, outputs), activation)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return actions `[batch, outputs]` between -1 and 1 of observations `[batch, inputs]`."""

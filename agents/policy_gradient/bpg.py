@@ -35,7 +35,7 @@ class BayesianGradientConfig(EpisodicConfig):
     hidden: tuple[int, ...] = (16,)
     """Widths of the hidden layers; the Fisher matrix has a row for every parameter."""
     noise_variance: float = 1.0
-    """Variance of what the prior cannot explain in returns (BPG) or rewards (BAC), above 0; too little overfits."""
+    """Variance of what the prior cannot explain in returns, above 0; too little overfits, much shrinks the estimate."""
     fisher_samples: int = 8
     """Actions drawn at every state visited, for the Fisher matrix."""
     fisher_decay: float = 0.9

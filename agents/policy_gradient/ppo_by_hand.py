@@ -22,10 +22,11 @@ Head = tuple[Array, float, Callable[[Array], Array]]
 
 
 def has_gradient_by_hand(network: ActorCritic) -> bool:
-    """Whether `PPOGradient` knows the network: fused trunks alone, on a CPU."""
+    """Whether `PPOGradient` knows the network: fused trunks under the plain heads, on a CPU."""
     trunks = (network.policy, network.value)
     return (
-        network.core is None
+        type(network) is ActorCritic
+        and network.core is None
         and not any(True for _ in network.encoder.parameters())
         and all(isinstance(trunk, FusedMLP) for trunk in trunks)
         and all(p.device.type == "cpu" and p.dtype == torch.float32 for p in network.parameters())

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from palaestra.agents.losses.advantages import standardise
+from palaestra.agents.losses.ratios import DensityRatio
 from palaestra.agents.losses.surrogates import approximate_kl, clip_fraction, clipped_surrogate
 from palaestra.agents.losses.values import clipped_value_loss
 from palaestra.agents.memory.rollout import RolloutBuffer
@@ -71,7 +72,17 @@ class ProximalAgent(OnPolicyAgent):
     def build(self) -> None:
         """Create the policy, the value function and their common optimiser."""
         c = self.config
-        self.network = ActorCritic(
+        self.network = self.make_network()
+        self.clip_range = c.clip_range
+        self.network_optimizer = self.optimizer(self.network, eps=1e-5, max_grad_norm=c.max_grad_norm)
+        self.gradient: Callable[[dict[str, Any], float], Metrics] = self.backpropagate
+        if type(self.ratio) is DensityRatio and has_gradient_by_hand(self.network):
+            self.gradient = PPOGradient(self.network, c.vf_coef, c.ent_coef, c.clip_range_vf, c.normalize_advantage)
+
+    def make_network(self) -> ActorCritic:
+        """Return the policy with its value function."""
+        c = self.config
+        return ActorCritic(
             self.observation_space,
             self.action_space,
             c.hidden,
@@ -80,11 +91,6 @@ class ProximalAgent(OnPolicyAgent):
             c.recurrent_size,
             c.encoder,
         )
-        self.clip_range = c.clip_range
-        self.network_optimizer = self.optimizer(self.network, eps=1e-5, max_grad_norm=c.max_grad_norm)
-        self.gradient: Callable[[dict[str, Any], float], Metrics] = self.backpropagate
-        if has_gradient_by_hand(self.network):
-            self.gradient = PPOGradient(self.network, c.vf_coef, c.ent_coef, c.clip_range_vf, c.normalize_advantage)
 
     def improve(self, rollout: RolloutBuffer) -> None:
         """Make `n_epochs` passes of minibatch updates over the rollout."""
@@ -114,18 +120,20 @@ class ProximalAgent(OnPolicyAgent):
 
     def backpropagate(self, batch: dict[str, Any], clip_range: float) -> Metrics:
         """Compute the loss's gradient by autograd and return the metrics."""
+        loss, metrics = self.loss(batch, clip_range)
+        self.network_optimizer.zero_grad()
+        loss.backward()
+        return metrics
+
+    def loss(self, batch: dict[str, Any], clip_range: float) -> tuple[Tensor, Metrics]:
+        """Return the clipped surrogate plus the weighted value loss minus the weighted entropy, and the metrics."""
         c = self.config
-        log_prob, entropy, value = self._evaluate(batch)
+        log_ratio, entropy, value = self.evaluate(batch)
         advantage = standardise(batch["advantage"]) if c.normalize_advantage else batch["advantage"]
-        log_ratio = log_prob - batch["log_prob"]
         policy_loss = clipped_surrogate(log_ratio, advantage, clip_range)
         value_loss = clipped_value_loss(value, batch["value"], batch["target"], c.clip_range_vf)
         entropy = entropy.mean()
-        loss = policy_loss + c.vf_coef * value_loss - c.ent_coef * entropy
-
-        self.network_optimizer.zero_grad()
-        loss.backward()
-        return {
+        return policy_loss + c.vf_coef * value_loss - c.ent_coef * entropy, {
             "train/policy_loss": policy_loss.detach(),
             "train/value_loss": value_loss.detach(),
             "train/entropy": entropy.detach(),
@@ -133,12 +141,18 @@ class ProximalAgent(OnPolicyAgent):
             "train/clip_fraction": clip_fraction(log_ratio.detach(), clip_range),
         }
 
-    def _evaluate(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-probabilities of the batch's actions, entropies and values, each `[batch]`."""
+    def evaluate(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log-ratios of the batch's actions, the policy's entropies and the values, each `[batch]`."""
         if not self.config.recurrent_size:
             policy, value, _ = self.network(batch["observation"], batch.get("mask"))
-            return policy.log_prob(batch["action"]), policy.entropy(), value
+            return self.ratio.log_ratio(policy, batch), self.entropy(policy), value
         rows = batch["sequence"]
         policy, value = self.network.unroll(rows["observation"], rows.get("mask"), rows["state"][0], rows["start"])
         valid = rows["valid"].flatten()
-        return policy.log_prob(rows["action"].flatten(0, 1))[valid], policy.entropy()[valid], value[valid]
+        steps = {name: field.flatten(0, 1) for name, field in rows.items() if isinstance(field, Tensor)}
+        return self.ratio.log_ratio(policy, steps)[valid], self.entropy(policy)[valid], value[valid]
+
+    def entropy(self, policy: Any) -> Tensor:
+        """Return what the bonus counts as the policy's entropies `[batch]`."""
+        entropy: Tensor = policy.entropy()
+        return entropy

@@ -17,6 +17,7 @@ from palaestra.agents.registry import register_agent
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.on_policy import OnPolicyAgent, OnPolicyConfig
 from palaestra.agents.training.trust_region import TrustRegion, trust_region_step
+from palaestra.agents.training.value_fitting import fit_value
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,17 @@ class TRPO(OnPolicyAgent):
 
     def improve(self, rollout: RolloutBuffer) -> None:
         """Take one step of the policy on the whole rollout, then fit the value function to its targets."""
-        if self.config.learning_rate_schedule == "linear":
+        c = self.config
+        if c.learning_rate_schedule == "linear":
             for group in self.value_optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * self.remaining
+                group["lr"] = c.learning_rate * self.remaining
         (whole,) = rollout.minibatches(rollout.fields["reward"].numel(), self.generator)
         metrics = self.update_policy(whole)
-        losses = [
-            self.update_value(batch)
-            for _ in range(self.config.n_critic_updates)
-            for batch in rollout.minibatches(self.config.batch_size, self.generator)
-        ]
+        value_loss = fit_value(
+            self.network, self.value_optimizer, rollout, c.n_critic_updates, c.batch_size, self.generator
+        )
         self.num_updates += 1
-        self.metrics.add({**metrics, "train/value_loss": torch.stack(losses).mean()}, self.num_updates)
+        self.metrics.add({**metrics, "train/value_loss": value_loss}, self.num_updates)
 
     def update_policy(self, batch: dict[str, Any]) -> Metrics:
         """Maximise the surrogate mean(ratio A) within KL(old || new) <= target_kl."""
@@ -98,7 +98,7 @@ class TRPO(OnPolicyAgent):
 
         def evaluate() -> tuple[Tensor, Tensor]:
             policy, _ = self.network.act(batch["observation"], batch.get("mask"), None, None)
-            ratio = (policy.log_prob(batch["action"]) - batch["log_prob"]).exp()
+            ratio = self.ratio.log_ratio(policy, batch).exp()
             return (advantage * ratio).mean(), kl_divergence(old, policy).mean()
 
         step = trust_region_step(self.policy_parameters, evaluate, self.region)
@@ -107,13 +107,3 @@ class TRPO(OnPolicyAgent):
             "train/kl": step.divergence,
             "train/step_accepted": torch.tensor(float(step.accepted)),
         }
-
-    def update_value(self, batch: dict[str, Any]) -> Tensor:
-        """Take one step on the value function's mean squared error and return it."""
-        with torch.no_grad():
-            features = self.network.encoder(batch["observation"])
-        loss = torch.nn.functional.mse_loss(self.network.value(features).squeeze(-1), batch["target"])
-        self.value_optimizer.zero_grad()
-        loss.backward()
-        self.value_optimizer.step()
-        return loss.detach()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -31,6 +31,7 @@ class Step:
         valid: False in rows whose env only reset itself in this step.
         episode_start: Whether the observation was an episode's first `[num_envs]`.
         next_action_masks: Actions admissible in `next_observation` `[num_envs, num_actions]`, where the env masks them.
+        info: What the env reported beside; `reported` reads it.
     """
 
     observation: Any
@@ -41,6 +42,16 @@ class Step:
     valid: np.ndarray
     episode_start: np.ndarray
     next_action_masks: np.ndarray | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def reported(self, name: str) -> np.ndarray | None:
+        """Return what the env reported of this very step under a name `[num_envs, ...]`, None where it did not."""
+        values, final = self.info.get(name), self.info.get("final_info")
+        ended = np.flatnonzero(self.done)
+        if not len(ended) or not isinstance(final, Mapping) or name not in final:
+            return None if values is None else np.asarray(values)
+        values = np.zeros_like(final[name]) if values is None else np.asarray(values)
+        return _replace(values, np.asarray(final[name]), ended)
 
     @property
     def done(self) -> np.ndarray:
@@ -80,9 +91,9 @@ class Collector:
         self.recent_successes: deque[float] = deque(maxlen=100)
         self.episodes = 0
 
-    def start(self) -> None:
-        """Reset every row with its own seed."""
-        self.observation, info = self.env.reset(seed=list(self.seeds))  # type: ignore[arg-type]
+    def start(self, options: dict[str, Any] | None = None) -> None:
+        """Reset every row with its own seed, and with the options given."""
+        self.observation, info = self.env.reset(seed=list(self.seeds), options=options)  # type: ignore[arg-type]
         self.action_masks = _masks(info)
         self.episode_start[:] = True
         self.resetting[:] = False
@@ -107,6 +118,7 @@ class Collector:
             valid,
             self.episode_start.copy(),
             self._next_masks(info, ended),
+            info,
         )
         self._count(step, ended, info)
         if self.mode == AutoresetMode.NEXT_STEP:

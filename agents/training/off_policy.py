@@ -20,6 +20,7 @@ from palaestra.agents.nn.networks import ACTIVATIONS, Observation
 from palaestra.agents.nn.normalization import ObservationNormalizer
 from palaestra.agents.nn.spaces import to_tensor
 from palaestra.agents.training.acceleration import accelerate
+from palaestra.agents.training.collector import Step
 from palaestra.agents.training.config import AgentConfig
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.optimizer import FlatAdam
@@ -95,19 +96,7 @@ class OffPolicyAgent(Agent):
         before = self.num_timesteps
         decision, step = self.interact()
         with self.profiler.phase("memory"):
-            rows = {
-                "observation": to_tensor(step.observation, self.device),
-                "action": decision["action"],
-                "reward": torch.as_tensor(step.reward, dtype=torch.float32, device=self.device),
-                "next_observation": to_tensor(step.next_observation, self.device),
-                "terminated": torch.as_tensor(step.terminated, device=self.device),
-                "truncated": torch.as_tensor(step.truncated, device=self.device),
-            }
-            if step.next_action_masks is not None:
-                rows["next_mask"] = torch.as_tensor(step.next_action_masks, device=self.device)
-            if not step.valid.all():
-                rows = _select(rows, torch.as_tensor(step.valid, device=self.device))
-            self.replay.add(rows)
+            self.replay.add(transitions(step, decision, self.device))
         self.after_step(before)
         if self.num_timesteps <= self.config.learning_starts:
             return
@@ -183,6 +172,27 @@ def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     with collecting(optimizer.gradient) if isinstance(optimizer, FlatAdam) else nullcontext():
         loss.backward(inputs=parameters)
     optimizer.step()
+
+
+def transitions(step: Step, decision: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return what a step did as rows of a replay buffer, without rows that only reset.
+
+    Args:
+        step: What happened.
+        decision: The agent's actions `[num_envs, ...]` under "action", and whatever else is stored with them.
+        device: Where the tensors lie.
+    """
+    rows = {
+        "observation": to_tensor(step.observation, device),
+        **decision,
+        "reward": torch.as_tensor(step.reward, dtype=torch.float32, device=device),
+        "next_observation": to_tensor(step.next_observation, device),
+        "terminated": torch.as_tensor(step.terminated, device=device),
+        "truncated": torch.as_tensor(step.truncated, device=device),
+    }
+    if step.next_action_masks is not None:
+        rows["next_mask"] = torch.as_tensor(step.next_action_masks, device=device)
+    return rows if step.valid.all() else _select(rows, torch.as_tensor(step.valid, device=device))
 
 
 def _select(rows: dict[str, Any], keep: Tensor) -> dict[str, Any]:

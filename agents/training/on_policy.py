@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Generator, Tensor
 
 from palaestra.agents.agent import Agent
+from palaestra.agents.losses.ratios import DensityRatio, RatioProvider
 from palaestra.agents.memory.rollout import RolloutBuffer
 from palaestra.agents.nn.actor_critic import ActorCritic
 from palaestra.agents.nn.distributions import Categorical
@@ -59,6 +60,8 @@ class OnPolicyAgent(Agent):
     config: OnPolicyConfig
     config_class = OnPolicyConfig
     action_spaces: ClassVar[tuple[type[gym.Space[Any]], ...]] = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
+    ratio: ClassVar[RatioProvider] = DensityRatio()
+    """How actions are drawn while collecting, and what is kept of that for the ratio of new to old policy."""
     network: ActorCritic
 
     def _build(self, num_envs: int) -> None:
@@ -95,7 +98,7 @@ class OnPolicyAgent(Agent):
 
     @torch.no_grad()
     def decide(self) -> dict[str, Any]:
-        """Return sampled actions, what they were chosen from, and the recurrent states around them."""
+        """Return sampled actions with the extras of their ratio, what they were chosen from, and recurrent states."""
         observation = to_tensor(self.collector.observation, self.device)
         if self.normalizer is not None:
             self.normalizer.update(observation)
@@ -103,7 +106,7 @@ class OnPolicyAgent(Agent):
         start = torch.as_tensor(self.collector.episode_start, device=self.device)
         mask = self._mask(self.collector.action_masks)
         policy, next_state = self.behaviour.act(observation, mask, self.recurrent_state, start)
-        decision: dict[str, Any] = {"observation": observation, "action": policy.sample(self.generator)}
+        decision: dict[str, Any] = {"observation": observation, **self.ratio.draw(policy, self.generator)}
         if mask is not None:
             decision["mask"] = mask
         if next_state is not None:
@@ -137,13 +140,14 @@ class OnPolicyAgent(Agent):
 
     @torch.no_grad()
     def _estimate(self, rollout: RolloutBuffer, now: Observation) -> None:
-        """Add the values, log-probabilities and advantages of a rollout under the network, before `now`."""
+        """Add the values, the ratio's statistics and the advantages of a rollout under the network, before `now`."""
         steps = rollout.tree()
-        fields, shape = rollout.fields, rollout.fields["reward"].shape
+        shape = rollout.fields["reward"].shape
         state = steps["state"][0] if "state" in steps else None
         start = torch.as_tensor(self.collector.episode_start, device=self.device)
         policy, value = self.network.unroll(steps["observation"], steps.get("mask"), state, steps.get("start"))
-        fields["log_prob"] = policy.log_prob(steps["action"].flatten(0, 1)).view(shape)
+        statistics = self.ratio.old_stats(policy, rollout.flat_tree())
+        rollout.add_computed({name: field.unflatten(0, shape) for name, field in statistics.items()})
         rollout.compute_advantages(
             value.view(shape),
             self.network.evaluate(now, self.recurrent_state, start),

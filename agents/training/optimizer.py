@@ -23,6 +23,9 @@ class FlatAdam(torch.optim.Optimizer):
         eps: Added to the root of the second moment.
         betas: Decay rates of the two moments.
         max_grad_norm: Largest norm of the gradient, or None for no clipping.
+        weight_decay: Share of the parameters added to the (clipped) gradient, at least 0.
+        decoupled: Whether that share, times the step size, is taken off the parameters instead (AdamW, Loshchilov and
+            Hutter 2019).
     """
 
     def __init__(
@@ -32,10 +35,13 @@ class FlatAdam(torch.optim.Optimizer):
         eps: float = 1e-8,
         betas: tuple[float, float] = (0.9, 0.999),
         max_grad_norm: float | None = None,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
     ) -> None:
         owned = list(parameters)
         super().__init__(owned, {"lr": learning_rate})
         self.eps, self.betas, self.max_grad_norm = eps, betas, max_grad_norm
+        self.weight_decay, self.decoupled = weight_decay, decoupled
         self.flat = flatten_(owned)
         self.gradient = torch.zeros_like(self.flat)
         self.moments = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
@@ -53,7 +59,7 @@ class FlatAdam(torch.optim.Optimizer):
         if self.max_grad_norm is not None:
             norm = torch.linalg.vector_norm(self.gradient)
             self.gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        torch._fused_adam_(
+        (torch._fused_adamw_ if self.decoupled else torch._fused_adam_)(
             [self.flat],
             [self.gradient],
             [self.moments[0]],
@@ -63,11 +69,16 @@ class FlatAdam(torch.optim.Optimizer):
             lr=self.param_groups[0]["lr"],
             beta1=self.betas[0],
             beta2=self.betas[1],
-            weight_decay=0.0,
+            weight_decay=self.weight_decay,
             eps=self.eps,
             amsgrad=False,
             maximize=False,
         )
+
+    def restart(self) -> None:
+        """Forget the moments and the steps taken, as for parameters that were initialised anew."""
+        for tensor in (*self.moments, self.steps):
+            tensor.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments, the step count and the learning rate."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from palaestra.agents.nn.flat_parameters import (
+    LinearMap,
     Parameters,
     conjugate_gradient,
     flat_gradient,
@@ -48,7 +50,10 @@ class TrustRegionStep:
 
 
 def trust_region_step(
-    parameters: Parameters, evaluate: Callable[[], tuple[Tensor, Tensor]], region: TrustRegion
+    parameters: Parameters,
+    evaluate: Callable[[], tuple[Tensor, Tensor]],
+    region: TrustRegion,
+    fisher: LinearMap | None = None,
 ) -> TrustRegionStep:
     """Maximise g.x subject to x'Fx/2 <= radius, then backtrack (Schulman et al. 2015, appendix C).
 
@@ -61,17 +66,18 @@ def trust_region_step(
         evaluate: Returns the objective to maximise and the mean divergence from the old policy, scalars of a graph
             that can be differentiated twice.
         region: Bounds of the step.
+        fisher: The map v -> F v; by default F is the Hessian of the divergence.
     """
     with torch.enable_grad():
         objective, divergence = evaluate()
         gradient = flat_gradient(objective, parameters, retain_graph=True)
-        divergence_gradient = flat_gradient(divergence, parameters, create_graph=True)
+        product = fisher if fisher is not None else _hessian(divergence, parameters)
 
-    def fisher(vector: Tensor) -> Tensor:
-        return hessian_vector_product(divergence_gradient, parameters, vector) + region.damping * vector
+    def damped(vector: Tensor) -> Tensor:
+        return product(vector) + region.damping * vector
 
-    direction = conjugate_gradient(fisher, gradient, region.iterations)
-    curvature = float(direction @ fisher(direction))
+    direction = conjugate_gradient(damped, gradient, region.iterations)
+    curvature = float(direction @ damped(direction))
     old, before = flat_values(parameters), objective.detach()
     if curvature > 0.0:
         step = math.sqrt(2.0 * region.radius / curvature) * direction
@@ -83,3 +89,7 @@ def trust_region_step(
                     return TrustRegionStep(objective, divergence, True)
         set_flat_(parameters, old)
     return TrustRegionStep(before, torch.zeros_like(before), False)
+
+
+def _hessian(divergence: Tensor, parameters: Parameters) -> LinearMap:
+    return partial(hessian_vector_product, flat_gradient(divergence, parameters, create_graph=True), parameters)

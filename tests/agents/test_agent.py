@@ -126,7 +126,14 @@ def test_every_preset_is_a_valid_configuration_that_trains(agent_id: str) -> Non
     table = yaml.safe_load((Path(palaestra.agents.__path__[0]) / f"presets/{agent_id}.yaml").read_text())
     for env_id in table:
         config = make_config(agent_class(agent_id).config_class, preset(agent_id, env_id))
-        least = {"learning_starts": 3, "buffer_size": 50, "n_epochs": 1, "behaviour_epochs": 1, "train_freq": 1}
+        least = {
+            "learning_starts": 3,
+            "buffer_size": 50,
+            "n_epochs": 1,
+            "behaviour_epochs": 1,
+            "train_freq": 1,
+            "gradient_steps": 1,
+        }
         short = {name: value for name, value in least.items() if hasattr(config, name)}
         agent = palaestra.make_agent(agent_id, env_id, device="cpu", **short)
         # With n_steps 1, episodic agents play whole episodes before an update.

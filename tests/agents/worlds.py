@@ -59,11 +59,16 @@ class Identity(gym.Env[Any, Any]):
         self._draw()
         return self._observe(), self._info()
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def _reward(self, action: Any) -> float:
         if isinstance(self.action_space, spaces.Box):
-            reward = -float(np.square(action - self.goal).sum())
-        else:
-            reward = float(np.mean(np.asarray(action) == self.goal))
+            return -float(np.square(action - self.goal).sum())
+        return float(np.mean(np.asarray(action) == self.goal))
+
+    def post_decision(self, action: Any) -> tuple[Any, float]:
+        return self.goal, self._reward(action)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = self._reward(action)
         self.steps += 1
         self._draw()
         return self._observe(), reward, False, self.steps >= 10, self._info()
@@ -83,6 +88,9 @@ class Chain(gym.Env[Any, Any]):
         super().reset(seed=seed)
         self.position = 0
         return np.eye(3, dtype=np.float32)[0], {}
+
+    def post_decision(self, action: Any) -> tuple[Any, float]:
+        return np.eye(3, dtype=np.float32)[self.position], 1.0
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.position += 1

@@ -76,6 +76,36 @@ def test_critic_of_single_steps_without_a_state_kernel_is_model_two() -> None:
     torch.testing.assert_close(ours.variance, expected.variance)
 
 
+@pytest.mark.parametrize("noise", [0.1, 1.0, 100.0])
+def test_noise_shrinks_the_estimate_of_a_trajectory_by_its_share_of_the_variance(noise: float) -> None:
+    """y u / (u' G^-1 u + noise): noise far above the prior variance u' G^-1 u leaves next to nothing of a step."""
+    scores, fisher = draws(1, 3), torch.diag(torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64))
+    returns = torch.tensor([7.0], dtype=torch.float64)
+    prior = float(scores[0] @ torch.linalg.solve(fisher, scores[0]))
+    mean, _ = posterior_of_returns(scores, returns, fisher, noise)
+    torch.testing.assert_close(mean, 7.0 * scores[0] / (prior + noise))
+
+
+@pytest.mark.parametrize("noise", [0.1, 50.0])
+def test_critic_of_whole_episodes_is_a_regression_on_their_reward_to_go(noise: float) -> None:
+    """mean = U (K + noise I)^-1 R: much noise leaves the direction of Monte Carlo, however alike the rewards are."""
+    ended = torch.tensor([False, False, True, False, True])
+    reward = torch.ones(5, dtype=torch.float64)
+    to_go = torch.tensor([2.71, 1.9, 1.0, 1.9, 1.0], dtype=torch.float64)
+    scores, fisher = draws(5, 3), torch.diag(torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64))
+    state_kernel = 0.5 * torch.eye(5, dtype=torch.float64)
+    ours, values = posterior_of_action_values(
+        scores, state_kernel, reward, temporal_differences(ended, 0.9), fisher, noise
+    )
+    kernel = state_kernel + scores @ torch.linalg.solve(fisher, scores.T)
+    weights = torch.linalg.solve(kernel + noise * torch.eye(5, dtype=torch.float64), to_go)
+    torch.testing.assert_close(ours.mean, scores.T @ weights)
+    torch.testing.assert_close(values, kernel @ weights)
+    if noise == 50.0:
+        direction = torch.nn.functional.cosine_similarity(ours.mean, scores.T @ to_go, dim=0)
+        assert float(direction) > 0.98
+
+
 def test_unobserved_rewards_are_left_out() -> None:
     """Of a truncated episode, the values say what its known rewards say: Q(0) - gamma Q(1) = 1."""
     differences = temporal_differences(torch.tensor([False, True]), 0.5)[:1]

@@ -14,6 +14,7 @@ import palaestra
 from palaestra.agents.pathwise.path_noise import PathNoise
 from palaestra.agents.registry import make_agent, preset
 from palaestra.agents.training.run import Run, RunConfig
+from palaestra.agents.training.seeding import make_generator
 from palaestra.envs.inventory.one_store_backlog import OneStoreBacklog
 from palaestra.envs.inventory.supply_network import SupplyNetwork
 from palaestra.envs.rollout import long_run_reward
@@ -50,6 +51,8 @@ def gradient(agent: Any, paths: int, periods: int, start: int = 0, seed: int = 0
         ("palaestra/OneWarehouse-v0", {"stores": 3}, "gnn"),
         ("palaestra/ManyWarehouses-v0", {}, "gnn"),
         ("palaestra/Newsvendor-v0", {}, "mlp"),
+        ("palaestra/RetailStore-v0", {"products": 4}, "mlp"),
+        ("palaestra/RetailNetwork-v0", {"products": 4}, "gnn"),
     ],
 )
 def test_gradient_equals_finite_differences(env: str, env_kwargs: dict[str, Any], policy: str) -> None:
@@ -147,6 +150,50 @@ def test_a_fixed_set_of_paths_is_visited_whole_each_time_round() -> None:
     assert rounds[0] == rounds[1] == rounds[2]
     fresh = make(STORE, num_paths=4)
     assert len({float(torch.rand((), generator=fresh._next_batch())) for _ in range(9)}) == 9
+
+
+def test_chunks_add_up_to_the_whole_batch() -> None:
+    """What an update descends is the mean over the paths of all chunks, drawn one after the other."""
+    agent = make(STORE, num_paths=10, chunk_paths=4, periods=6, warm_up=0, max_grad_norm=None)
+    agent.target_timesteps = 1_000
+    state = agent.path_generator.get_state()
+    parts = [agent.simulate(agent.path_generator, size, 6) for size in (4, 4, 2)]
+    whole = torch.cat(parts, 1).mean()
+    expected = torch.autograd.grad(-whole, list(agent.policy.parameters()))
+    agent.path_generator.set_state(state)
+    agent.training_step()
+    for gradient, parameter in zip(expected, agent.policy.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    assert agent.metrics.collect()["train/loss"] == pytest.approx(-float(whole.detach()), rel=1e-5)
+    assert agent.num_timesteps == 60
+
+
+def test_the_best_policy_on_the_dev_paths_acts(tmp_path: Path) -> None:
+    """With steps far too large the latest policy is worse than the best before it."""
+    agent = make(STORE, num_paths=4, periods=8, warm_up=4, dev_paths=16, dev_every=2, learning_rate=0.5)
+    tried: list[float] = []
+    trial = agent._keep_best
+
+    def keep_best() -> None:
+        trial()
+        with torch.no_grad():
+            noise = make_generator(agent.seed, "dev", agent.device)
+            tried.append(float(agent.simulate(noise, 16, 16)[8:].mean()))
+
+    agent._keep_best = keep_best
+    agent.learn(4 * 8 * 9)
+    del agent._keep_best
+    assert len(tried) == 5
+    assert agent.best_reward == max(tried) > tried[-1]
+    assert agent.metrics.collect()["train/best_dev_reward"] <= agent.best_reward
+    observation = np.ones((1, 4), np.float32)
+    best, latest = (policy(torch.ones(1, 4)) for policy in (agent.best_policy, agent.policy))
+    assert torch.equal(agent.act(torch.ones(1, 4), None), best)
+    assert not torch.equal(best, latest)
+    agent.save(tmp_path / "agent")
+    loaded: Any = palaestra.load(tmp_path / "agent")
+    assert loaded.best_reward == agent.best_reward
+    np.testing.assert_array_equal(loaded.predict(observation)[0], agent.predict(observation)[0])
 
 
 def test_env_steps_are_periods_of_paths() -> None:

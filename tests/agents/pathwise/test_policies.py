@@ -28,6 +28,7 @@ from palaestra.envs.inventory.one_store import BaseStock as BaseStockRule
 from palaestra.envs.inventory.one_store_backlog import OneStoreBacklog
 from palaestra.envs.inventory.one_store_lost import OneStoreLost
 from palaestra.envs.inventory.one_warehouse import OneWarehouse
+from palaestra.envs.inventory.retail_network import RetailNetwork
 from palaestra.envs.inventory.serial import Serial
 from palaestra.envs.inventory.supply_network import SupplyNetwork
 from palaestra.envs.inventory.transshipment import Transshipment
@@ -41,6 +42,7 @@ WORLDS = {
     "transshipment": Transshipment(stores=3),
     "warehouse": OneWarehouse(stores=3),
     "warehouses": ManyWarehouses(),
+    "retail": RetailNetwork(products=3),
 }
 
 
@@ -250,6 +252,33 @@ def test_graph_network_of_few_stores_fits_many() -> None:
     other.load_state_dict(one.state_dict())
     assert one.rounds == other.rounds == 1
     assert GraphNetwork(NetworkReader(Serial().network), (8,), "elu").rounds == 3
+
+
+@pytest.mark.parametrize("kind", [GraphNetwork, SymmetricPerceptron])
+def test_networks_read_past_demand_where_it_is_shown(kind: Any) -> None:
+    """What a store sold in the past changes what is sent to it."""
+    world = WORLDS["retail"]
+    reader = NetworkReader(world.network)
+    torch.manual_seed(0)
+    policy = (kind(reader, (8,), "elu") if kind is GraphNetwork else kind(reader, "elu", "quantities")).double()
+    observation = observed(world, states(world))
+    observation.requires_grad_()
+    store = len(world.network.nodes) - 1
+    into = np.flatnonzero(world.network.customers == store)
+    (gradient,) = torch.autograd.grad(policy(observation)[:, into].sum(), observation)
+    assert bool((gradient[:, world.network.history[store]] != 0.0).any())
+    assert bool((gradient[:, world.network.calendar] != 0.0).any())
+
+
+def test_graph_network_reads_prices_where_there_are_any() -> None:
+    priced, free = (ManyWarehouses(supply_costs=costs) for costs in ((0.5, 1.5), (0.0, 0.0)))
+    dear = ManyWarehouses(supply_costs=(5.0, 1.5))
+    one, other = (GraphNetwork(NetworkReader(world.network), (8,), "elu").double() for world in (priced, dear))
+    other.load_state_dict(one.state_dict())
+    observation = observed(priced, states(priced))
+    assert not torch.equal(one(observation), other(observation))
+    plain = GraphNetwork(NetworkReader(free.network), (8,), "elu")
+    assert sum(p.numel() for p in one.parameters()) == sum(p.numel() for p in plain.parameters()) + 8
 
 
 def test_symmetric_network_treats_equal_stores_alike() -> None:

@@ -10,7 +10,7 @@ import torch
 from palaestra.agents.losses.bayesian_quadrature import posterior_of_returns
 from palaestra.agents.nn.flat_parameters import flat_values
 from palaestra.agents.policy_gradient.bpg import BAC, BPG, BayesianGradientAgent
-from palaestra.agents.registry import make_agent
+from palaestra.agents.registry import make_agent, preset
 from palaestra.agents.training.episodic import Trajectories
 
 SMALL: dict[str, Any] = {"hidden": (4,), "device": "cpu", "preset_name": None, "num_envs": 3, "gamma": 0.9}
@@ -63,13 +63,7 @@ def test_fisher_matrix_is_that_of_the_policy() -> None:
 def test_a_step_follows_the_posterior_mean(agent_id: str, config: dict[str, Any]) -> None:
     agent, batch = first_batch(agent_id, learning_rate=0.1, natural=False, **config)
     seen: list[Any] = []
-    posterior = agent.posterior
-
-    def remember(*arguments: Any) -> Any:
-        seen.append(posterior(*arguments))
-        return seen[-1]
-
-    agent.posterior = remember
+    agent.posterior = _remembering(agent.posterior, seen)
     before = flat_values(agent.parameters)
     agent.learn_from(batch)
     moved = flat_values(agent.parameters) - before
@@ -90,3 +84,16 @@ def test_critic_leaves_out_the_rewards_of_truncated_steps() -> None:
     batch.steps["reward"] = torch.where(last, 100.0, batch.steps["reward"])
     after = agent.posterior(batch, scores, torch.eye(5).double())
     assert torch.equal(before.mean, after.mean)
+
+
+def test_presets_leave_the_noise_within_the_prior() -> None:
+    for agent_id in ("bpg", "bac"):
+        assert preset(agent_id, "CartPole-v1").get("noise_variance", 1.0) <= 1.0
+
+
+def _remembering(function: Any, results: list[Any]) -> Any:
+    def called(*arguments: Any) -> Any:
+        results.append(function(*arguments))
+        return results[-1]
+
+    return called

@@ -14,8 +14,29 @@ from palaestra.agents.registry import make_agent
 from palaestra.agents.training.acceleration import LONGEST, WARM_UP, Updates, accelerate
 from tests.agents.test_laws import assert_same, fingerprint
 
-ENVS = {"sac": "Pendulum-v1", "td3": "Pendulum-v1", "dqn": "CartPole-v1", "qr-dqn": "CartPole-v1"}
+ENVS = {
+    "sac": "Pendulum-v1",
+    "td3": "Pendulum-v1",
+    "dsac": "Pendulum-v1",
+    "dsac-t": "Pendulum-v1",
+    "ddpg": "Pendulum-v1",
+    "crossq": "Pendulum-v1",
+    "simba-sac": "Pendulum-v1",
+    "bro": "Pendulum-v1",
+    "fast-td3": "Pendulum-v1",
+    "mdpo-off": "Pendulum-v1",
+    "pmoe": "Pendulum-v1",
+    "dqn": "CartPole-v1",
+    "qr-dqn": "CartPole-v1",
+}
 """Every off-policy agent and a world for it."""
+OWN: dict[str, dict[str, Any]] = {
+    **{agent_id: {"critic_hidden": (16, 16)} for agent_id in ("crossq", "simba-sac")},
+    "bro": {"critic_hidden": (16, 16), "num_quantiles": 8, "resets": (35,)},
+    "fast-td3": {"critic_hidden": (16, 16), "num_envs": 1},
+    "mdpo-off": {"old_policy_interval": 30},
+}
+"""What keeps an agent small."""
 LOOKS_AT_DATA = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "unique")
 
 
@@ -87,6 +108,8 @@ def make(agent_id: str, **config: Any) -> Any:
         "buffer_size": 30,
         "learning_starts": 20,
         "train_freq": 1,
+        "gradient_steps": 1,
+        **OWN.get(agent_id, {}),
         **config,
     }
     return make_agent(agent_id, ENVS[agent_id], seed=3, device="cpu", preset_name=None, **settings)
@@ -183,9 +206,9 @@ def test_recording_notices_a_look_at_the_data() -> None:
 @pytest.mark.parametrize("agent_id", ENVS)
 def test_captured_updates_equal_plain_ones_on_a_gpu(agent_id: str, gradient_steps: int) -> None:
     settings = {"hidden": (64, 64), "batch_size": 64, "buffer_size": 500, "learning_starts": 50}
+    settings |= {"gradient_steps": gradient_steps, "train_freq": 1, **OWN.get(agent_id, {})}
     plain, captured = (
-        make_agent(agent_id, ENVS[agent_id], seed=3, device="cuda", gradient_steps=gradient_steps, **settings)
-        for _ in range(2)
+        make_agent(agent_id, ENVS[agent_id], seed=3, device="cuda", preset_name=None, **settings) for _ in range(2)
     )
     plain.updates = Updates(plain, None)
     assert captured.updates.capture is not None

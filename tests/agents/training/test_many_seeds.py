@@ -23,6 +23,7 @@ TOLERANCE = 1e-5
 """Largest difference of a network's parameters in units of its largest parameter, in float32."""
 SEEDS = (0, 5, 2)
 OFF_POLICY = {"hidden": (24, 24), "batch_size": 16, "buffer_size": 200, "learning_starts": 40}
+LARGE_CRITICS = {**OFF_POLICY, "critic_hidden": (24,), "hidden": (24,), "gradient_steps": 1}
 ON_POLICY = {"hidden": (24, 24), "batch_size": 16, "n_steps": 32, "num_envs": 2, "n_epochs": 2}
 GOALS = "palaestra/MultiGoal2D-v0"
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -31,6 +32,17 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sac-tanh": ("sac", GOALS, {**OFF_POLICY, "activation": "tanh"}),
     "sac-dict-observations": ("sac", "TestIdentity-v0", {**OFF_POLICY, "hidden": (8,)}),
     "td3": ("td3", GOALS, {**OFF_POLICY, "policy_delay": 3}),
+    "dsac": ("dsac", GOALS, {**OFF_POLICY, "train_freq": 1}),
+    "dsac-t": ("dsac-t", GOALS, {**OFF_POLICY, "train_freq": 1}),
+    "ddpg": ("ddpg", GOALS, OFF_POLICY),
+    # Behind a ReLU, batch normalisation undoes the bias of a unit that is always active; Adam blows up what rounds.
+    "crossq": ("crossq", GOALS, {**LARGE_CRITICS, "activation": "tanh"}),
+    "simba-sac": ("simba-sac", GOALS, LARGE_CRITICS),
+    "bro": ("bro", GOALS, {**LARGE_CRITICS, "num_quantiles": 8}),
+    "fast-td3": ("fast-td3", GOALS, {**LARGE_CRITICS, "num_envs": 1, "train_freq": 1}),
+    "mdpo-off": ("mdpo-off", GOALS, {**OFF_POLICY, "old_policy_interval": 50}),
+    "pmoe": ("pmoe", GOALS, {**OFF_POLICY, "experts": 3}),
+    "pmoe-ppo": ("pmoe-ppo", GOALS, {**ON_POLICY, "experts": 3}),
     "ppo-box": ("ppo", GOALS, ON_POLICY),
     "ppo-discrete": ("ppo", "palaestra/Kuhn-v0", {**ON_POLICY, "ent_coef": 0.01, "clip_range_vf": 0.2}),
     "ppo-clipped-gradient": ("ppo", "CartPole-v1", {**ON_POLICY, "max_grad_norm": 0.01}),

@@ -1,0 +1,1 @@
+"""Agents that pursue one objective within bounds that others set."""
