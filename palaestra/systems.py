@@ -88,8 +88,65 @@ DECLARED: tuple[Declaration, ...] = (
         short="SAC",
         kind="agent",
         reach="sac",
-        tests=("tests/agents/actor_critic/test_sac.py", "tests/agents/test_sb3_oracle.py"),
+        tests=(
+            "tests/agents/actor_critic/test_sac.py",
+            "tests/agents/actor_critic/test_soft_optimum.py",
+            "tests/agents/test_sb3_oracle.py",
+        ),
         claims=("sac-pendulum", "sac-halfcheetah-vs-sb3"),
+    ),
+    Declaration(
+        title="Distributional Soft Actor-Critic with Three Refinements",
+        short="DSAC-T",
+        kind="agent",
+        reach="dsac-t",
+        tests=(
+            "tests/agents/actor_critic/test_dsac.py",
+            "tests/agents/losses/test_gaussian_values.py",
+            "tests/agents/nn/test_critic_heads.py",
+            "tests/agents/nn/test_estimates.py",
+        ),
+        claims=("dsac-t-reward-scale", "dsac-reward-scale", "dsac-t-overestimation"),
+    ),
+    Declaration(
+        title="Mirror Descent Policy Optimization",
+        short="MDPO",
+        kind="agent",
+        reach="mdpo",
+        tests=(
+            "tests/agents/policy_gradient/test_mdpo.py",
+            "tests/agents/actor_critic/test_mdpo_off.py",
+            "tests/agents/losses/test_ratios.py",
+        ),
+        claims=(
+            "mdpo-cartpole-inner-steps",
+            "mdpo-off-pendulum",
+        ),
+    ),
+    Declaration(
+        title="Probabilistic Mixture-of-Experts for Efficient Deep Reinforcement Learning",
+        short="PMOE",
+        kind="agent",
+        reach="pmoe",
+        tests=(
+            "tests/agents/actor_critic/test_pmoe.py",
+            "tests/agents/policy_gradient/test_pmoe_ppo.py",
+            "tests/agents/nn/test_mixtures.py",
+            "tests/agents/losses/test_gates.py",
+        ),
+        claims=("pmoe-multigoal-visits",),
+    ),
+    Declaration(
+        title="Overcoming Slow Decision Frequencies in Continuous Control: "
+        "Model-Based Sequence Reinforcement Learning for Model-Free Control",
+        short="SRL and FAS",
+        kind="agent",
+        reach="srl",
+        tests=(
+            "tests/agents/actor_critic/test_srl.py",
+            "tests/agents/evaluation/test_decision_frequency.py",
+        ),
+        claims=("srl-pendulum-decision-frequency",),
     ),
     Declaration(
         title="On-Policy Policy Gradient Reinforcement Learning Without On-Policy Sampling",
@@ -97,6 +154,10 @@ DECLARED: tuple[Declaration, ...] = (
         kind="agent",
         reach="props",
         tests=("tests/agents/policy_gradient/test_props.py",),
+        claims=(
+            "props-slip-lake-sampling-error",
+            "props-cartpole-data-efficiency",
+        ),
     ),
     Declaration(
         title="Stochastic Policy Gradient Methods: Improved Sample Complexity for Fisher-non-degenerate Policies",
@@ -104,13 +165,76 @@ DECLARED: tuple[Declaration, ...] = (
         kind="agent",
         reach="n-harpg",
         tests=("tests/agents/policy_gradient/test_harpg.py",),
+        claims=(
+            "n-harpg-kuhn-gradient-error",
+            "n-harpg-cartpole-trajectories",
+            "n-pg-igt-cartpole-trajectories",
+        ),
     ),
     Declaration(
         title="Bayesian policy gradient and actor-critic algorithms",
         short="BPG / BAC",
         kind="agent",
         reach="bac",
-        tests=("tests/agents/policy_gradient/test_bpg.py", "tests/agents/losses/test_bayesian_quadrature.py"),
+        tests=(
+            "tests/agents/policy_gradient/test_bpg.py",
+            "tests/agents/policy_gradient/test_bpg_on_lqr.py",
+            "tests/agents/losses/test_bayesian_quadrature.py",
+        ),
+        claims=("bpg-kuhn-gradient-error",),
+    ),
+    Declaration(
+        title="Offline Data Enhanced On-Policy Policy Gradient with Provable Guarantees",
+        short="HNPG / HAC",
+        kind="agent",
+        reach="hnpg",
+        tests=(
+            "tests/agents/policy_gradient/test_hnpg.py",
+            "tests/agents/training/test_natural_gradient.py",
+            "tests/envs/control/test_combination_lock.py",
+        ),
+        claims=("hnpg-combination-lock",),
+    ),
+    Declaration(
+        title="Deep Reinforcement Learning for Inventory Networks: Toward Reliable Policy Optimization",
+        short="HDPO",
+        kind="agent",
+        reach="hdpo",
+        tests=(
+            "tests/agents/pathwise/test_hdpo.py",
+            "tests/agents/pathwise/test_policies.py",
+            "tests/agents/pathwise/test_newsvendor_policies.py",
+        ),
+    ),
+    Declaration(
+        title="A Reinforcement Learning Method for Environments with Stochastic Variables: "
+        "Post-Decision Proximal Policy Optimization with Dual Critic Networks",
+        short="PDPPO",
+        kind="agent",
+        reach="pdppo",
+        tests=("tests/agents/policy_gradient/test_pdppo.py",),
+    ),
+    Declaration(
+        title="Efficiently Training Deep-Learning Parametric Policies using Lagrangian Duality",
+        short="TS-DDR",
+        kind="agent",
+        reach="ts-ddr",
+        tests=("tests/agents/pathwise/test_ts_ddr.py", "tests/agents/pathwise/test_target_programme.py"),
+    ),
+    Declaration(
+        title="Two-Stage Constrained Actor-Critic for Short Video Recommendation",
+        short="TSCAC",
+        kind="agent",
+        reach="tscac",
+        tests=("tests/agents/constrained/test_tscac.py", "tests/agents/losses/test_constrained.py"),
+    ),
+    Declaration(
+        title="ProRL: Effective Reinforcement Learning for Proactive Recommendation via Rectified Policy Gradient "
+        "Estimation",
+        short="ProRL",
+        kind="agent",
+        reach="prorl",
+        tests=("tests/agents/policy_gradient/test_prorl.py", "tests/agents/losses/test_path_advantages.py"),
     ),
 )
 
