@@ -219,7 +219,13 @@ DECLARED: tuple[Declaration, ...] = (
         short="TS-DDR",
         kind="agent",
         reach="ts-ddr",
-        tests=("tests/agents/pathwise/test_ts_ddr.py", "tests/agents/pathwise/test_target_programme.py"),
+        tests=(
+            "tests/agents/pathwise/test_ts_ddr.py",
+            "tests/agents/pathwise/test_target_programme.py",
+            "tests/envs/energy/test_hydro_1r.py",
+            "tests/envs/energy/test_hydro_system.py",
+        ),
+        claims=("ts-ddr-hydro-1r", "ts-ddr-hydro-1r-vs-learners", "ts-ddr-hydro-cascade-11"),
     ),
     Declaration(
         title="Two-Stage Constrained Actor-Critic for Short Video Recommendation",
