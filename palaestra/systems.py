@@ -213,6 +213,7 @@ DECLARED: tuple[Declaration, ...] = (
         kind="agent",
         reach="pdppo",
         tests=("tests/agents/policy_gradient/test_pdppo.py",),
+        claims=("pdppo-lot-sizing-easy", "pdppo-lot-sizing-i5m2", "pdppo-lot-sizing-i15m5", "pdppo-slip-lake"),
     ),
     Declaration(
         title="Efficiently Training Deep-Learning Parametric Policies using Lagrangian Duality",
@@ -233,6 +234,7 @@ DECLARED: tuple[Declaration, ...] = (
         kind="agent",
         reach="tscac",
         tests=("tests/agents/constrained/test_tscac.py", "tests/agents/losses/test_constrained.py"),
+        claims=("tscac-rec-feed",),
     ),
     Declaration(
         title="ProRL: Effective Reinforcement Learning for Proactive Recommendation via Rectified Policy Gradient "
@@ -241,6 +243,7 @@ DECLARED: tuple[Declaration, ...] = (
         kind="agent",
         reach="prorl",
         tests=("tests/agents/policy_gradient/test_prorl.py", "tests/agents/losses/test_path_advantages.py"),
+        claims=("prorl-rec-guide",),
     ),
 )
 
