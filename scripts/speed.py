@@ -215,7 +215,8 @@ class SpeedOptions:
         "core"
     )
     """What to time: core, a few of all; worlds, steps of vector envs; updates, gradient steps of agents; solve,
-    wall time of training to equal quality; inventory, training through supply worlds; memory, bytes of replay and checkpoints, and growth."""
+    wall time of training to equal quality; inventory, training through supply worlds; memory, bytes of replay and
+    checkpoints, and growth."""
     only: str | None = None
     """Time one of its parts alone."""
     repeats: int = 5

@@ -24,6 +24,7 @@ from palaestra.agents.training.maximum_entropy import MaximumEntropyAgent, Maxim
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.network_config import LargeCriticConfig
 from palaestra.agents.training.off_policy import minimise
+from palaestra.agents.training.optimizer import FlatAdam
 from palaestra.agents.training.seeding import seeded_initialisation
 
 LOG_RANGE = (-10.0, 7.5)
@@ -220,7 +221,8 @@ class BRO(MaximumEntropyAgent):
             self.log_alpha.fill_(math.log(self.config.initial_ent_coef))
         self.adjustments.copy_(self._initial_adjustments())
         for optimizer in self.optimizers():
-            optimizer.restart()  # type: ignore[attr-defined]
+            assert isinstance(optimizer, FlatAdam)
+            optimizer.restart()
 
 
 def joined(said: QuantileEstimate, weight: float | Tensor) -> QuantileEstimate:

@@ -253,6 +253,19 @@ class SupplyNetwork(Simulator[NetworkState]):
         """Return what is sent, what suppliers have left, and the costs of both."""
         return self.ship(state.stock, self.flows_of(action))
 
+    def step(self, state: NetworkState, action: Array, key: Key) -> Transition[NetworkState]:
+        """Return the whole transition, of chains on torch as one operation."""
+        if not isinstance(state.stock, np.ndarray) and self._chain is not None:
+            from palaestra.envs.inventory.fused_chain import fused_chain
+            from palaestra.envs.inventory.fused_store import fusable
+
+            if fusable(state.stock):
+                demand = by_column(self.demand.sample(key))
+                stock, reward, info = fused_chain(state.stock, self.flows_of(action), demand, self._chain)
+                following = NetworkState(stock, info["flows"], demand)
+                return Transition(following, reward, info["underage"] < 0.0, {**info, "demand": demand})
+        return super().step(state, action, key)
+
     def ship(self, stock: Array, wanted: Array) -> ShippedState:
         """Return what is sent of wanted flows in units `[batch, links]`, what is left, and the costs of both."""
         flows = wanted = by_column(wanted)
@@ -340,6 +353,15 @@ class SupplyNetwork(Simulator[NetworkState]):
             parts.append(allotted(asked, stock) if passes else rationed(asked, stock))
             left.append(0.0 * stock if passes else positive_part(stock - row_sums(asked)[:, None]))
         return parts, joined(left)
+
+    @cached_property
+    def _chain(self) -> Any:
+        """Return the tables of a chain, or None where the network is none or periods are those of another world."""
+        # Only here, for worlds on NumPy do without torch.
+        from palaestra.envs.inventory.fused_chain import chain_tables
+
+        plain = self._one_customer and type(self).realise is SupplyNetwork.realise
+        return chain_tables(self.network, self.loses_sales) if plain else None
 
     def _start_table(self) -> tuple[Constant, Constant]:
         """Return which draw fills each place of the observation (the one after the last: none), and the amounts."""

@@ -11,8 +11,12 @@ from palaestra.agents.pathwise.elu import EluPerceptron, perceptron
 
 @pytest.mark.parametrize("sizes", [(3, 8, 2), (13, 32, 32, 4), (2, 16, 1), (40, 5, 50, 3), (4, 1)])
 @pytest.mark.parametrize("batch", [5, 3000])
-def test_outputs_and_gradients_are_those_of_autograd(sizes: tuple[int, ...], batch: int) -> None:
-    """Narrow and wide inputs, small batches and large, in float64."""
+@pytest.mark.parametrize("threads", [1, 2])
+def test_outputs_and_gradients_are_those_of_autograd(
+    sizes: tuple[int, ...], batch: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Narrow and wide inputs, small batches and large, with either exponential, in float64."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     torch.manual_seed(0)
     plain = mlp(sizes, "elu").double()
     fused = EluPerceptron(*mlp(sizes, "elu")).double()
