@@ -204,6 +204,17 @@ DECLARED: tuple[Declaration, ...] = (
             "tests/agents/pathwise/test_hdpo.py",
             "tests/agents/pathwise/test_policies.py",
             "tests/agents/pathwise/test_newsvendor_policies.py",
+            "tests/agents/pathwise/test_elu.py",
+            "tests/envs/inventory/test_exact_costs.py",
+            "tests/envs/inventory/test_networks_with_bounds.py",
+            "tests/envs/inventory/test_retail.py",
+        ),
+        claims=(
+            "hdpo-one-store-backlog",
+            "hdpo-one-store-lost",
+            "hdpo-serial",
+            "hdpo-transshipment",
+            "hdpo-retail-store",
         ),
     ),
     Declaration(
