@@ -14,10 +14,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python -m palaestra.scripts.demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m slow -n 2
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

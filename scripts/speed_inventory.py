@@ -8,7 +8,6 @@ updates: noise, 50 periods forwards, gradient, clipping and a step of Adam.
 from __future__ import annotations
 
 import gc
-import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,7 @@ from palaestra.agents.registry import make_agent
 from palaestra.envs.inventory.one_store_lost import OneStoreLost
 from palaestra.envs.inventory.serial import Serial
 from palaestra.envs.registration import make_simulator
-from palaestra.scripts.speed_memory import MEGABYTE, alone
+from palaestra.scripts.speed_memory import MEGABYTE, alone, peak_resident_bytes
 from palaestra.scripts.speed_worlds import batch_stepping, drawn_actions
 from palaestra.scripts.timing import OURS, Timing, interleaved
 from palaestra.wrappers.vectorize import make_vec
@@ -238,7 +237,7 @@ def peak_bytes(side: str, env_id: str) -> int:
     torch.set_num_threads(1)
     update = our_update(env_id) if side == OURS else plain_update(env_id)
     gc.collect()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident_bytes()
     for _ in range(3):
         update()
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return peak_resident_bytes() - before

@@ -197,6 +197,18 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_resident_bytes() -> int:
+    """Return the most bytes of this program that ever lay in memory at once.
+
+    Not `ru_maxrss`: a new process begins with that of the one which started it.
+
+    Raises:
+        OSError: On systems without /proc.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
 def alone(measure: Callable[..., Result], *arguments: Any) -> Result:
     """Return what a function of a module measures in a new process that does nothing else.
 
