@@ -82,10 +82,11 @@ class TSCACConfig(OffPolicyConfig):
 
 @register_agent("tscac")
 class TSCAC(OffPolicyAgent):
-    """Learns from a log that a fixed policy makes while it trains, and that nothing learnt has any influence on.
+    """A main signal maximised near policies of the auxiliary ones, from a log that a fixed policy makes meanwhile.
 
-    The main signal is the reward; what the env reports as `info["signals"]` `[num_envs, signals]`, all with more for
-    better, holds the auxiliary ones. Each signal i has a policy, and a critic V_i fitted to r_i + gamma_i V_i(s').
+    Nothing learnt has any influence on the log. The main signal is the reward; what the env reports as
+    `info["signals"]` `[num_envs, signals]`, all with more for better, holds the auxiliary ones. Each signal i has a
+    policy, and a critic V_i fitted to r_i + gamma_i V_i(s').
 
     1. In the first stage each auxiliary policy ascends min(pi_i / beta, cap) A_i log pi_i with A_i the critic's error.
        The paper's own expectation has no ratio; without one it is no policy gradient on logged actions.

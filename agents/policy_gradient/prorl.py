@@ -66,7 +66,7 @@ class ProRLConfig(EpisodicConfig):
 
 @register_agent("prorl")
 class ProRL(EpisodicAgent):
-    """REINFORCE on paths, rectified in two places.
+    """REINFORCE on paths that may end early, with rewards centred by the step and a baseline for each position.
 
     - Stepwise reward centring: r_t = sum_k w_k (x_k - mu_k) / max(sd_k, floor) over the signals x_k of the step, with
       running means and deviations over all steps; a step that only ends the path (`info["item"]` false) brings 0.
