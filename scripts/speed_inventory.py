@@ -8,6 +8,7 @@ updates: noise, 50 periods forwards, gradient, clipping and a step of Adam.
 from __future__ import annotations
 
 import gc
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ PEER = "plain PyTorch"
 State = dict[str, Tensor]
 
 
-class PlainTraining:
+class PlainTraining(ABC):
     """Training a perceptron through a world that is stepped as a dictionary of tensors.
 
     Args:
@@ -50,17 +51,17 @@ class PlainTraining:
         self.network = nn.Sequential(*layers, nn.Linear(width, sizes[1]))
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=3e-3)
 
+    @abstractmethod
     def start(self, paths: int) -> State:
         """Return the state of paths at their start."""
-        raise NotImplementedError
 
+    @abstractmethod
     def demand(self, periods: int, paths: int) -> Tensor:
         """Return the demand of all periods, `[periods, paths]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, state: State, demand: Tensor) -> tuple[State, Tensor]:
         """Return the next state and the cost of the period, `[paths]`, under the policy."""
-        raise NotImplementedError
 
     def cost(self, state: State, demand: Tensor) -> Tensor:
         """Return the mean cost of a period from a state on."""

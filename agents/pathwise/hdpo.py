@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import gymnasium as gym
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor
@@ -107,17 +106,6 @@ class HDPO(NetworkAgent):
     simulator_use = "to differentiate; expected a world such as those of palaestra.envs.inventory"
     unsaved = NetworkAgent.unsaved | {"to_world"}
 
-    def _set_up(
-        self,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        config: AgentConfig,
-        seed: int,
-        device: Any,
-    ) -> None:
-        super()._set_up(observation_space, action_space, config, seed, device)
-        self.batch_order: list[int] = []
-
     def _build(self, num_envs: int) -> None:
         super()._build(num_envs)
         if hasattr(self, "collector"):
@@ -133,6 +121,7 @@ class HDPO(NetworkAgent):
         self.policy = policy.to(device=self.device, dtype=self.dtype)
         self.policy_optimizer = self.optimizer(self.policy, max_grad_norm=c.max_grad_norm)
         self.best_policy = copy.deepcopy(self.policy) if c.dev_paths else None
+        self.batch_order: list[int] = []
         self.best_reward: float | None = None
         self.to_world = tuple(
             torch.as_tensor(numbers.reshape(-1), dtype=self.dtype, device=self.device)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium as gym
-
 from palaestra.agents.agent import EnvLike
 from palaestra.agents.pathwise.network_reader import network_from_json, network_to_json
 from palaestra.agents.pathwise.simulated import SimulatedAgent
-from palaestra.agents.training.config import AgentConfig
 from palaestra.protocols import Network, Networked, Simulator
 
 
@@ -22,17 +19,7 @@ class NetworkAgent(SimulatedAgent):
     """
 
     unsaved = SimulatedAgent.unsaved | {"network"}
-
-    def _set_up(
-        self,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        config: AgentConfig,
-        seed: int,
-        device: Any,
-    ) -> None:
-        super()._set_up(observation_space, action_space, config, seed, device)
-        self.network: Network | None = None
+    network: Network | None = None
 
     def _build(self, num_envs: int) -> None:
         if hasattr(self, "collector"):

@@ -28,16 +28,9 @@ class SimulatedAgent(Agent):
     simulators_only = True
     simulator_use: ClassVar[str] = "to train through; expected a world of this suite's protocol"
 
-    def _set_up(
-        self,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        config: AgentConfig,
-        seed: int,
-        device: Any,
-    ) -> None:
-        super()._set_up(observation_space, action_space, config, seed, device)
-        self.path_generator = make_generator(seed, "paths", self.device)
+    def _build(self, num_envs: int) -> None:
+        self.path_generator = make_generator(self.seed, "paths", self.device)
+        super()._build(num_envs)
 
     @property
     def simulator(self) -> Simulator:

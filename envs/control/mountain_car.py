@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -88,9 +89,9 @@ class _Hill(Simulator[CarState]):
         position = START[0] + (START[1] - START[0]) * key.uniform("start")
         return CarState(position, 0.0 * position, 0.0 * position)
 
+    @abstractmethod
     def action_of(self, direction: Array) -> Array:
         """Return the actions of pushing with all force in directions `[batch]`: -1.0, 0.0 or 1.0."""
-        raise NotImplementedError
 
     def _drive(self, state: CarState, thrust: Array) -> tuple[CarState, Array]:
         """Return where the car is one step later, and whether it has arrived."""

@@ -166,10 +166,6 @@ class HydroSystem:
         full = xp.sum(xp.astype(rest[:, None] >= self._total.like(rest), xp.int64), axis=1)
         return Dispatch(rest - deficit, deficit, self._margins.like(rest)[full], cost)
 
-    def cost_of_hydro(self, hydro: float) -> float:
-        """Return the cost of a stage with the given hydro power."""
-        return float(self.dispatch(np.array([hydro])).cost[0])
-
     def stage_programme(self, cost_unit: float) -> StageProgramme:
         """Return a stage as a linear programme in volumes, with costs in multiples of `cost_unit`.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from palaestra.envs.checks import check_amount
 from palaestra.envs.inventory.links import links_of_warehouses
 from palaestra.envs.inventory.network_policies import pooled_base_stock
 from palaestra.envs.inventory.one_warehouse import SAFETY_GRID
 from palaestra.envs.inventory.orders import ActionMode
 from palaestra.envs.inventory.parameter_draws import published_stores
-from palaestra.envs.inventory.stores import store_amounts, store_names
+from palaestra.envs.inventory.stores import each_amount, store_amounts, store_names
 from palaestra.envs.inventory.supply_network import SupplyNetwork
 from palaestra.envs.inventory.tuning import Tuned
 from palaestra.envs.simulator import RandomActor
@@ -127,10 +126,7 @@ class ManyWarehouses(SupplyNetwork):
         super().__init__(
             links=links_of_warehouses(world, table, warehouse_lead_time, supply_costs, hubs, names),
             holding_cost={
-                **{
-                    hub: check_amount(world, f"warehouse_holding_costs[{index}]", warehouse_holding_costs[index])
-                    for index, hub in enumerate(hubs)
-                },
+                **each_amount(world, "warehouse_holding_costs", warehouse_holding_costs, hubs),
                 **store_amounts(world, "holding_cost", holding_cost, published.holding_cost, names),
             },
             underage_cost=store_amounts(

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from palaestra.envs.arrays import at_least, namespace_of
-from palaestra.envs.checks import check_amount, check_count
+from palaestra.envs.checks import check_count
 from palaestra.envs.inventory.columns import by_column
 from palaestra.envs.inventory.constants import Constant
 from palaestra.envs.inventory.links import links_of_warehouses
@@ -21,7 +21,7 @@ from palaestra.envs.inventory.parameter_draws import published_stores
 from palaestra.envs.inventory.retail_store import counted_demand, read_horizon, retail_estimand
 from palaestra.envs.inventory.sales import HISTORY, Split, open_sales
 from palaestra.envs.inventory.series_table import SeriesTable
-from palaestra.envs.inventory.stores import store_amounts, store_names
+from palaestra.envs.inventory.stores import each_amount, store_amounts, store_names
 from palaestra.envs.inventory.supply_network import NetworkState, ShippedState, SupplyNetwork
 from palaestra.envs.simulator import RandomActor
 from palaestra.protocols import Actor, Array, Key, Network, Oracle, Transition
@@ -274,10 +274,7 @@ class RetailNetwork(SupplyNetwork):
         super().__init__(
             links=links_of_warehouses(world, table, warehouse_lead_time, supply_costs, hubs, names),
             holding_cost={
-                **{
-                    hub: check_amount(world, f"warehouse_holding_costs[{index}]", warehouse_holding_costs[index])
-                    for index, hub in enumerate(hubs)
-                },
+                **each_amount(world, "warehouse_holding_costs", warehouse_holding_costs, hubs),
                 **store_amounts(world, "holding_cost", holding_cost, published.holding_cost, names),
             },
             underage_cost=store_amounts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,18 @@ def store_amounts(
             f"{world}: {argument}={given!r} of shape {np.shape(given)}; expected one number or one for each of "
             f"{len(names)} stores"
         )
-    amounts = np.asarray(given)
+    return each_amount(world, argument, np.asarray(given), names, positive=positive)
+
+
+def each_amount(
+    world: str, argument: str, given: Iterable[float], names: Sequence[str], *, positive: bool = False
+) -> dict[str, float]:
+    """Return the amounts given for some nodes, one for each.
+
+    Raises:
+        ValueError: If one is outside its range; the message names its place in the argument.
+    """
     return {
-        name: check_amount(world, f"{argument}[{index}]", amounts[index], positive=positive)
-        for index, name in enumerate(names)
+        name: check_amount(world, f"{argument}[{index}]", amount, positive=positive)
+        for index, (name, amount) in enumerate(zip(names, given, strict=True))
     }

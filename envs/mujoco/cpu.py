@@ -6,6 +6,7 @@ part of `mjSTATE_INTEGRATION`. One MjData for each thread stays in the cache, wh
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
@@ -37,13 +38,13 @@ class _CpuPhysics(Physics):
     def _wrapped(self, state: MujocoState, template: Array) -> MujocoState:
         return MujocoState(as_given(state.physics, template), as_given(state.derived, template))
 
+    @abstractmethod
     def _forward(self, physics: np.ndarray) -> MujocoState:
         """Return the rows with `mj_forward` run on them; `physics` may be kept or overwritten."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _step(self, physics: np.ndarray) -> MujocoState:
         """Return the rows, whose controls are set, after a step; `physics` may be kept or overwritten."""
-        raise NotImplementedError
 
 
 class BatchPhysics(_CpuPhysics):

@@ -11,10 +11,10 @@ from scipy.stats import norm
 
 from palaestra.agents.actor_critic.bro import joined
 from palaestra.agents.losses.quantiles import midpoints, quantile_huber_loss
-from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.estimates import QuantileEstimate
 from palaestra.agents.registry import make_agent
 from palaestra.agents.training.many_seeds import SeedBatch
+from tests.agents.batches import pendulum_batch
 
 SMALL = {"hidden": (16,), "critic_hidden": (16,), "num_quantiles": 6, "batch_size": 16, "buffer_size": 500}
 
@@ -25,14 +25,6 @@ def make(**config: Any) -> Any:
 
 def make_seed(seed: int) -> Any:
     return make_agent("bro", "Pendulum-v1", seed=seed, preset_name=None, device="cpu", **SMALL)
-
-
-def random_batch(seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    observation, following = torch.randn(2, 32, 3, generator=generator)
-    action = torch.rand(32, 1, generator=generator) * 2.0 - 1.0
-    terminated = torch.arange(32) < 8
-    return Batch(observation, action, torch.randn(32, generator=generator), following, terminated, ~terminated)
 
 
 def test_quantile_regression_recovers_mid_quantiles_as_the_huber_width_shrinks() -> None:
@@ -64,7 +56,7 @@ def test_pessimism_1_is_the_minimum_of_twins_and_0_their_mean() -> None:
 
 @pytest.mark.parametrize("pessimism", [0.0, 1.0])
 def test_critics_step_along_the_gradient_of_the_loss_written_out(pessimism: float) -> None:
-    agent, batch = make(pessimism=pessimism, initial_ent_coef=0.5, weight_decay=0.0), random_batch()
+    agent, batch = make(pessimism=pessimism, initial_ent_coef=0.5, weight_decay=0.0), pendulum_batch()
     agent.critic_optimizer = torch.optim.SGD(agent.critics.parameters(), lr=1.0)
     before = [p.detach().clone() for p in agent.critics.parameters()]
     state = agent.generator.get_state()
@@ -89,7 +81,7 @@ def test_critics_step_along_the_gradient_of_the_loss_written_out(pessimism: floa
 
 
 def test_the_exploring_policy_is_narrower_and_near_the_actor_at_first() -> None:
-    agent, batch = make(), random_batch()
+    agent, batch = make(), pendulum_batch()
     policy = agent.actor(batch.observation)
     exploring = agent.optimistic(batch.observation, policy)
     torch.testing.assert_close(exploring.log_std, policy.log_std + math.log(0.75))
@@ -98,7 +90,7 @@ def test_the_exploring_policy_is_narrower_and_near_the_actor_at_first() -> None:
 
 
 def test_exploring_uses_the_optimistic_policy_and_evaluation_the_actor() -> None:
-    agent, observation = make(), random_batch().observation
+    agent, observation = make(), pendulum_batch().observation
     with torch.no_grad():
         for parameter in agent.shift.parameters():
             parameter.zero_()
@@ -115,7 +107,7 @@ def test_exploring_uses_the_optimistic_policy_and_evaluation_the_actor() -> None
 def test_the_exploring_policy_climbs_the_upper_bound() -> None:
     """It goes where the critics differ, which is away from 0; the actor, held still here, has a std of exp(-4)."""
     agent = make(initial_optimism=5.0, initial_kl_weight=1e-4, learning_rate=1e-2)
-    batch = random_batch()
+    batch = pendulum_batch()
     agent.actor_optimizer.step = lambda: None
     with torch.no_grad():
         agent.actor.trunk.head.weight[1:] = 0.0
@@ -135,7 +127,7 @@ def test_the_exploring_policy_climbs_the_upper_bound() -> None:
 
 
 def test_divergence_is_that_of_the_gaussians_before_narrowing() -> None:
-    agent, batch = make(learning_rate=1e-12, adjustment_rate=1e-12, weight_decay=0.0), random_batch()
+    agent, batch = make(learning_rate=1e-12, adjustment_rate=1e-12, weight_decay=0.0), pendulum_batch()
     with torch.no_grad():
         policy = agent.actor(batch.observation)
         mean = agent.shift(batch.observation, policy.mean)
@@ -155,7 +147,7 @@ def test_optimism_rises_and_the_weight_of_the_divergence_falls_below_its_target(
     optimism, weight = (value.item() for value in agent.adjusted())
     assert (optimism, weight) == (pytest.approx(1.0, rel=1e-4), pytest.approx(0.25, rel=1e-4))
     for _ in range(3):
-        metrics = agent.update(random_batch())
+        metrics = agent.update(pendulum_batch())
     assert float(metrics["train/exploration_kl"]) > 0.0
     after = [value.item() for value in agent.adjusted()]
     assert direction * (after[0] - optimism) > 1e-4
@@ -216,10 +208,10 @@ def test_resets_reach_the_common_storage_of_seeds_updated_together() -> None:
                 for agent in agents:
                     agent.reset_networks()
             if agents is together:
-                batch.update([random_batch(step), random_batch(step + 10)])
+                batch.update([pendulum_batch(step), pendulum_batch(step + 10)])
             else:
                 for offset, agent in zip((0, 10), agents, strict=True):
-                    agent.update(random_batch(step + offset))
+                    agent.update(pendulum_batch(step + offset))
     for one, other in zip(alone, together, strict=True):
         for name in ("actor", "shift", "critics", "target_critics"):
             for left, right in zip(getattr(one, name).parameters(), getattr(other, name).parameters(), strict=True):

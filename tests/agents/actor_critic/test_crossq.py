@@ -12,6 +12,7 @@ from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn import distributions
 from palaestra.agents.nn.trunks import batch_statistics
 from palaestra.agents.registry import make_agent
+from tests.agents.batches import pendulum_batch
 
 
 def make(agent_id: str = "crossq", **config: Any) -> Any:
@@ -21,11 +22,7 @@ def make(agent_id: str = "crossq", **config: Any) -> Any:
 
 
 def random_batch(seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    observation, following = torch.randn(2, 32, 3, generator=generator)
-    action = torch.rand(32, 1, generator=generator) * 2.0 - 1.0
-    terminated = torch.arange(32) < 8
-    return Batch(observation, action, torch.randn(32, generator=generator), 1.0 + following, terminated, ~terminated)
+    return pendulum_batch(seed, following_mean=1.0)
 
 
 def update(agent: Any, updates: int) -> None:

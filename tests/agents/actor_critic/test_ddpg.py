@@ -14,18 +14,11 @@ from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.actors import DeterministicActor
 from palaestra.agents.nn.critic import CriticBank, target_copy
 from palaestra.agents.registry import make_agent
+from tests.agents.batches import pendulum_batch
 
 
 def make(agent_id: str = "ddpg", **config: Any) -> Any:
     return make_agent(agent_id, "Pendulum-v1", preset_name=None, device="cpu", **{"hidden": (16, 16), **config})
-
-
-def random_batch(seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    observation, following = torch.randn(2, 32, 3, generator=generator)
-    action = torch.rand(32, 1, generator=generator) * 2.0 - 1.0
-    terminated = torch.arange(32) < 8
-    return Batch(observation, action, torch.randn(32, generator=generator), following, terminated, ~terminated)
 
 
 def test_equals_td3_with_equal_critics_no_target_noise_and_no_delay() -> None:
@@ -39,7 +32,7 @@ def test_equals_td3_with_equal_critics_no_target_noise_and_no_delay() -> None:
         actor.load_state_dict(ddpg.actor.state_dict())
     for seed in range(5):
         for agent in (ddpg, td3):
-            agent.update(random_batch(seed))
+            agent.update(pendulum_batch(seed))
             agent.num_updates += 1
     for name in ("actor", "target_actor", "critics", "target_critics"):
         theirs = getattr(td3, name).state_dict()
@@ -122,14 +115,14 @@ def test_correlated_noise_is_an_ornstein_uhlenbeck_process_that_starts_with_the_
 
 
 def test_independent_noise_has_its_standard_deviation() -> None:
-    agent, batch = make(exploration_noise=0.05), random_batch()
+    agent, batch = make(exploration_noise=0.05), pendulum_batch()
     greedy = agent.act(batch.observation, None)
     noisy = agent.act(batch.observation, torch.Generator().manual_seed(0))
     assert 0.03 < float((noisy - greedy).detach().std()) < 0.07
 
 
 def test_actor_and_targets_move_with_every_update() -> None:
-    agent, batch = make(), random_batch()
+    agent, batch = make(), pendulum_batch()
     for _ in range(2):
         before = [p.clone() for p in (*agent.actor.parameters(), *agent.target_actor.parameters())]
         agent.update(batch)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from palaestra.agents.losses.categorical import project
-from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.estimates import CategoricalEstimate
 from palaestra.agents.registry import make_agent
+from tests.agents.batches import pendulum_batch
 
 SMALL = {
     "num_envs": 3,
@@ -31,14 +31,6 @@ def make(**config: Any) -> Any:
     return make_agent("fast-td3", "Pendulum-v1", preset_name=None, device="cpu", **{**SMALL, **config})
 
 
-def random_batch(seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    observation, following = torch.randn(2, 32, 3, generator=generator)
-    action = torch.rand(32, 1, generator=generator) * 2.0 - 1.0
-    terminated = torch.arange(32) < 8
-    return Batch(observation, action, torch.randn(32, generator=generator), following, terminated, ~terminated)
-
-
 def test_the_projection_conserves_mass_and_the_mean_inside_the_support() -> None:
     """The mean of the projected target is r + gamma E."""
     generator = torch.Generator().manual_seed(0)
@@ -55,7 +47,7 @@ def test_the_projection_conserves_mass_and_the_mean_inside_the_support() -> None
 
 
 def test_the_target_is_the_whole_distribution_of_the_lower_critic() -> None:
-    agent, batch = make(), random_batch()
+    agent, batch = make(), pendulum_batch()
     said = agent.target_critics(10.0 * batch.next_observation, batch.action)
     chosen = said.lowest()
     lower = said.mean().argmin(0)
@@ -67,7 +59,7 @@ def test_the_target_is_the_whole_distribution_of_the_lower_critic() -> None:
 
 def test_critics_step_along_the_gradient_of_the_loss_written_out() -> None:
     """The live actor acts in the target, which a truncation keeps and a termination does not."""
-    agent, batch = make(target_policy_noise=0.0, weight_decay=0.0), random_batch()
+    agent, batch = make(target_policy_noise=0.0, weight_decay=0.0), pendulum_batch()
     agent.critic_optimizer = torch.optim.SGD(agent.critics.parameters(), lr=1.0)
     with torch.no_grad():
         for parameter in agent.target_critics.parameters():
@@ -96,7 +88,7 @@ def test_critics_step_along_the_gradient_of_the_loss_written_out() -> None:
 
 
 def test_the_actor_climbs_the_lower_mean() -> None:
-    agent, batch = make(policy_delay=1, learning_rate=1e-12), random_batch()
+    agent, batch = make(policy_delay=1, learning_rate=1e-12), pendulum_batch()
     agent.actor_optimizer = torch.optim.SGD(agent.actor.parameters(), lr=1.0)
     before = [p.detach().clone() for p in agent.actor.parameters()]
     value = agent.critics(batch.observation, agent.actor(batch.observation)).mean().amin(0)
@@ -139,7 +131,7 @@ def test_the_actor_moves_with_every_second_update_and_targets_with_each() -> Non
     parts = (agent.actor, agent.target_critics)
     for seed in range(4):
         before = [[p.detach().clone() for p in part.parameters()] for part in parts]
-        agent.update(random_batch(seed))
+        agent.update(pendulum_batch(seed))
         agent.num_updates += 1
         moved.append(
             tuple(
@@ -158,14 +150,14 @@ def test_two_updates_are_made_with_every_step_of_all_rows() -> None:
 
 
 def test_the_actor_starts_near_zero() -> None:
-    assert float(make().actor(random_batch().observation).abs().max()) < 0.1
+    assert float(make().actor(pendulum_batch().observation).abs().max()) < 0.1
 
 
 def test_weights_decay_towards_zero() -> None:
     decayed, plain = make(weight_decay=0.5, learning_rate=1e-2), make(weight_decay=0.0, learning_rate=1e-2)
     for agent in (decayed, plain):
         before = agent.critics.trunks[0][0].weight.detach().clone()
-        agent.update(random_batch())
+        agent.update(pendulum_batch())
     # A step of both is Adam's; decay takes 0.5 * 0.01 of the weight off besides.
     difference = plain.critics.trunks[0][0].weight - decayed.critics.trunks[0][0].weight
     torch.testing.assert_close(difference.detach(), 0.005 * before, atol=1e-6, rtol=1e-3)

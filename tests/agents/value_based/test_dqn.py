@@ -13,6 +13,7 @@ from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.action_values import admissible, of_actions
 from palaestra.agents.registry import make_agent
 from tests.agents import worlds
+from tests.agents.batches import as_samples
 
 TOLERANCE = 1e-5
 SMALL = {"hidden": (16, 16), "batch_size": 16, "buffer_size": 500, "learning_starts": 20, "preset_name": None}
@@ -41,7 +42,6 @@ def test_update_equals_sb3(max_grad_norm: float) -> None:
     """One plain gradient step of size 1 on the same weights and batch, clipped or not."""
     sb3 = pytest.importorskip("stable_baselines3")
     from stable_baselines3.common.logger import configure
-    from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
     theirs = sb3.DQN(
         "MlpPolicy",
@@ -62,14 +62,7 @@ def test_update_equals_sb3(max_grad_norm: float) -> None:
     kind = ClippedSGD if max_grad_norm < 1.0 else torch.optim.SGD
     ours.network_optimizer = kind(ours.network.parameters(), lr=1.0)
     batch = random_batch()
-    samples = ReplayBufferSamples(
-        batch.observation,
-        batch.action[:, None],
-        batch.next_observation,
-        batch.terminated.float()[:, None],
-        batch.reward[:, None],
-    )
-    theirs.replay_buffer.sample = lambda *args, **kwargs: samples
+    theirs.replay_buffer.sample = lambda *args, **kwargs: as_samples(batch)
     theirs.train(gradient_steps=1, batch_size=64)
     metrics = ours.update(batch)
     assert metrics["train/loss"].item() == pytest.approx(theirs.logger.name_to_value["train/loss"], rel=TOLERANCE)

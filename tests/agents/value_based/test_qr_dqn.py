@@ -8,6 +8,7 @@ import torch
 
 from palaestra.agents.losses.quantiles import midpoints, quantile_huber_loss
 from palaestra.agents.registry import make_agent
+from tests.agents.batches import as_samples
 from tests.agents.value_based.test_dqn import TOLERANCE, random_batch
 
 
@@ -42,7 +43,6 @@ def test_the_minimum_is_at_the_quantiles(width: float) -> None:
 def test_update_equals_sb3_contrib(quantiles: int) -> None:
     contrib = pytest.importorskip("sb3_contrib")
     from stable_baselines3.common.logger import configure
-    from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
     theirs = contrib.QRDQN(
         "MlpPolicy",
@@ -66,14 +66,7 @@ def test_update_equals_sb3_contrib(quantiles: int) -> None:
                 own.copy_(swapped(other, quantiles, 2))
     ours.network_optimizer = torch.optim.SGD(ours.network.parameters(), lr=1.0)
     batch = random_batch()
-    samples = ReplayBufferSamples(
-        batch.observation,
-        batch.action[:, None],
-        batch.next_observation,
-        batch.terminated.float()[:, None],
-        batch.reward[:, None],
-    )
-    theirs.replay_buffer.sample = lambda *args, **kwargs: samples
+    theirs.replay_buffer.sample = lambda *args, **kwargs: as_samples(batch)
     theirs.train(gradient_steps=1, batch_size=64)
     metrics = ours.update(batch)
     assert metrics["train/loss"].item() == pytest.approx(theirs.logger.name_to_value["train/loss"], rel=TOLERANCE)

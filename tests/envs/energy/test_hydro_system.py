@@ -98,7 +98,7 @@ def test_no_water_is_lost_or_made() -> None:
 def test_merit_order_by_hand(hydro: float, thermal: float, deficit: float, price: float, cost: float) -> None:
     found = system().dispatch(np.array([hydro]))
     assert [found.thermal[0], found.deficit[0], found.price[0], found.cost[0]] == [thermal, deficit, price, cost]
-    assert system().cost_of_hydro(hydro) == cost
+    assert float(system().dispatch(np.array([hydro])).cost[0]) == cost
 
 
 def test_without_thermal_units_the_load_is_deficit() -> None:
