@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from palaestra.agents.losses.values import squared_error_per_critic, td_target
+from palaestra.agents.losses.values import SquaredError, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.critic import held_fixed, polyak_update
 from palaestra.agents.nn.distributions import standard_normal_like
@@ -17,6 +17,7 @@ from palaestra.agents.registry import register_agent
 from palaestra.agents.training.deterministic import DeterministicAgent, ExploringConfig
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.off_policy import minimise
+from palaestra.agents.training.regression import regress
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,8 @@ class DDPG(DeterministicAgent):
         with torch.no_grad():
             next_value = self.target_critics.value(0, batch.next_observation, self.target_actor(batch.next_observation))
             target = td_target(batch.reward, batch.terminated, next_value, c.gamma)
-        values = self.critics(batch.observation, batch.action)
-        critic_loss = squared_error_per_critic(values, target).sum()
-        minimise(critic_loss, self.critic_optimizer)
+        inputs = batch.observation, batch.action
+        values, critic_loss = regress(self.critics, inputs, target, SquaredError(), self.critic_optimizer)
 
         with held_fixed(self.critics):
             actor_loss = -self.critics.value(0, batch.observation, self.actor(batch.observation)).mean()
@@ -76,7 +76,7 @@ class DDPG(DeterministicAgent):
         polyak_update(self.critics, self.target_critics, c.tau)
         polyak_update(self.actor, self.target_actor, c.tau)
         return {
-            "train/critic_loss": critic_loss.detach(),
+            "train/critic_loss": critic_loss,
             "train/actor_loss": actor_loss.detach(),
-            "train/q_mean": values.detach().mean(),
+            "train/q_mean": values.mean(),
         }

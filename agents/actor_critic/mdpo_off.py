@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from palaestra.agents.losses.values import squared_error_per_critic, td_target
+from palaestra.agents.losses.values import SquaredError, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.actors import SquashedGaussianActor
 from palaestra.agents.nn.critic import CriticBank, held_fixed, polyak_update, target_copy
@@ -26,6 +26,7 @@ from palaestra.agents.nn.state_value import StateValue
 from palaestra.agents.registry import register_agent
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.off_policy import OffPolicyAgent, OffPolicyConfig, minimise
+from palaestra.agents.training.regression import regress
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,8 @@ class MDPOOff(OffPolicyAgent):
         c = self.config
         with torch.no_grad():
             target = td_target(batch.reward, batch.terminated, self.target_value(batch.next_observation), c.gamma)
-        values = self.critics(batch.observation, batch.action)
-        critic_loss = 0.5 * squared_error_per_critic(values, target).sum()
-        minimise(critic_loss, self.critic_optimizer)
+        inputs = batch.observation, batch.action
+        values, critic_loss = regress(self.critics, inputs, target, SquaredError(0.5), self.critic_optimizer)
 
         policy = self.actor(batch.observation)
         u = policy.before_tanh.sample(self.generator)
@@ -121,12 +121,12 @@ class MDPOOff(OffPolicyAgent):
 
         polyak_update(self.value, self.target_value, c.tau)
         return {
-            "train/critic_loss": critic_loss.detach(),
+            "train/critic_loss": critic_loss,
             "train/value_loss": value_loss.detach(),
             "train/actor_loss": mirror_loss.detach(),
             "train/kl": (log_prob - old_log_prob).detach().mean(),
             "train/entropy": -log_prob.detach().mean(),
-            "train/q_mean": values.detach().mean(),
+            "train/q_mean": values.mean(),
         }
 
     def mirror_loss(self, log_prob: Tensor, old_log_prob: Tensor, value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from palaestra.agents.losses.advantages import standardise
 from palaestra.agents.losses.gates import frequency_loss
-from palaestra.agents.losses.values import squared_error_per_critic, td_target
+from palaestra.agents.losses.values import SquaredError, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.critic import CriticBank, held_fixed, polyak_update, target_copy
 from palaestra.agents.nn.mixtures import MixtureActor
@@ -22,6 +22,7 @@ from palaestra.agents.registry import register_agent
 from palaestra.agents.training.maximum_entropy import MaximumEntropyAgent, MaximumEntropyConfig
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.off_policy import minimise
+from palaestra.agents.training.regression import regress
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,8 @@ class PMOE(MaximumEntropyAgent):
             next_value = self.target_critics(batch.next_observation, next_action).amin(0) - alpha * next_log_prob
             reward = standardise(batch.reward) if c.standardise_reward else batch.reward
             target = td_target(c.reward_scale * reward, batch.terminated, next_value, c.gamma)
-        values = self.critics(batch.observation, batch.action)
-        critic_loss = 0.5 * squared_error_per_critic(values, target).sum()
-        minimise(critic_loss, self.critic_optimizer)
+        inputs = batch.observation, batch.action
+        values, critic_loss = regress(self.critics, inputs, target, SquaredError(0.5), self.critic_optimizer)
 
         with torch.no_grad():
             best = candidates.values(self.critics, batch.observation).amin(0).argmax(-1)
@@ -100,11 +100,11 @@ class PMOE(MaximumEntropyAgent):
         self.step_temperature(log_prob)
         polyak_update(self.critics, self.target_critics, c.tau)
         return {
-            "train/critic_loss": critic_loss.detach(),
+            "train/critic_loss": critic_loss,
             "train/actor_loss": actor_loss.detach(),
             "train/gate_loss": gate_loss.detach(),
             "train/gate_entropy": policy.gate.entropy().detach().mean(),
             "train/ent_coef": alpha,
             "train/entropy": -log_prob.detach().mean(),
-            "train/q_mean": values.detach().mean(),
+            "train/q_mean": values.mean(),
         }

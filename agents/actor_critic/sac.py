@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from palaestra.agents.losses.values import squared_error_per_critic, td_target
+from palaestra.agents.losses.values import SquaredError, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.actors import SmoothGaussianActor, SquashedGaussianActor
 from palaestra.agents.nn.critic import CriticBank, held_fixed, polyak_update, target_copy
@@ -17,6 +17,7 @@ from palaestra.agents.training.maximum_entropy import MaximumEntropyAgent, Maxim
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.network_config import TrunkConfig
 from palaestra.agents.training.off_policy import minimise
+from palaestra.agents.training.regression import regress
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,8 @@ class SAC(MaximumEntropyAgent):
             next_action, next_log_prob = self.actor(batch.next_observation).sample_with_log_prob(self.generator)
             next_value = self.target_critics(batch.next_observation, next_action).amin(0) - alpha * next_log_prob
             target = td_target(batch.reward, batch.terminated, next_value, c.gamma)
-        values = self.critics(batch.observation, batch.action)
-        critic_loss = 0.5 * squared_error_per_critic(values, target).sum()
-        minimise(critic_loss, self.critic_optimizer)
+        inputs = batch.observation, batch.action
+        values, critic_loss = regress(self.critics, inputs, target, SquaredError(0.5), self.critic_optimizer)
 
         with held_fixed(self.critics):
             value = self.critics(batch.observation, action).amin(0)
@@ -68,11 +68,11 @@ class SAC(MaximumEntropyAgent):
 
         polyak_update(self.critics, self.target_critics, c.tau)
         return {
-            "train/critic_loss": critic_loss.detach(),
+            "train/critic_loss": critic_loss,
             "train/actor_loss": actor_loss.detach(),
             "train/ent_coef": alpha,
             "train/entropy": -log_prob.detach().mean(),
-            "train/q_mean": values.detach().mean(),
+            "train/q_mean": values.mean(),
         }
 
 

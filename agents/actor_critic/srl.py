@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Generator, Tensor
 
-from palaestra.agents.losses.values import squared_error_per_critic, td_target
+from palaestra.agents.losses.values import SquaredError, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.critic import CriticBank, held_fixed, polyak_update, target_copy
 from palaestra.agents.nn.networks import Observation
@@ -27,6 +27,7 @@ from palaestra.agents.training.collector import Step
 from palaestra.agents.training.maximum_entropy import MaximumEntropyAgent, MaximumEntropyConfig
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.off_policy import minimise
+from palaestra.agents.training.regression import regress
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,8 @@ class SRL(MaximumEntropyAgent):
             next_actions, next_log_probs = self.actor(batch.next_observation, batch.action, 1, self.generator)
             next_value = self.target_critics(batch.next_observation, next_actions[0]).amin(0)
             target = td_target(batch.reward, batch.terminated, next_value - alpha * next_log_probs[0], c.gamma)
-        values = self.critics(batch.observation, batch.action)
-        critic_loss = 0.5 * squared_error_per_critic(values, target).sum()
-        minimise(critic_loss, self.critic_optimizer)
+        inputs = batch.observation, batch.action
+        values, critic_loss = regress(self.critics, inputs, target, SquaredError(0.5), self.critic_optimizer)
 
         predicted = self.model(torch.cat([batch.observation, batch.action], -1))
         model_loss = F.mse_loss(predicted, batch.next_observation)
@@ -114,12 +114,12 @@ class SRL(MaximumEntropyAgent):
         polyak_update(self.critics, self.target_critics, c.tau)
         polyak_update(self.model, self.target_model, c.tau)
         return {
-            "train/critic_loss": critic_loss.detach(),
+            "train/critic_loss": critic_loss,
             "train/actor_loss": actor_loss.detach(),
             "train/model_loss": model_loss.detach(),
             "train/ent_coef": alpha,
             "train/entropy": -log_probs.detach().mean(),
-            "train/q_mean": values.detach().mean(),
+            "train/q_mean": values.mean(),
         }
 
     def actor_loss(self, observation: Tensor, actions: Tensor, log_probs: Tensor, alpha: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import torch
 
-from palaestra.agents.losses.values import squared_error_per_critic, td_target
+from palaestra.agents.losses.values import SquaredError, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.critic import held_fixed, polyak_update
 from palaestra.agents.registry import register_agent
 from palaestra.agents.training.deterministic import DeterministicAgent, ExploringConfig, SmoothedConfig
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.off_policy import minimise
+from palaestra.agents.training.regression import regress
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,8 @@ class TD3(DeterministicAgent):
             next_action = c.smoothed(self.target_actor(batch.next_observation), self.generator)
             next_value = self.target_critics(batch.next_observation, next_action).amin(0)
             target = td_target(batch.reward, batch.terminated, next_value, c.gamma)
-        values = self.critics(batch.observation, batch.action)
-        critic_loss = squared_error_per_critic(values, target).sum()
-        minimise(critic_loss, self.critic_optimizer)
+        inputs = batch.observation, batch.action
+        values, critic_loss = regress(self.critics, inputs, target, SquaredError(), self.critic_optimizer)
 
         if (self.num_updates + 1) % c.policy_delay == 0:
             with held_fixed(self.critics):
@@ -53,7 +53,7 @@ class TD3(DeterministicAgent):
             polyak_update(self.critics, self.target_critics, c.tau)
             polyak_update(self.actor, self.target_actor, c.tau)
         return {
-            "train/critic_loss": critic_loss.detach(),
+            "train/critic_loss": critic_loss,
             "train/actor_loss": self.actor_loss.clone(),
-            "train/q_mean": values.detach().mean(),
+            "train/q_mean": values.mean(),
         }

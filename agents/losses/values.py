@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -23,6 +27,47 @@ def squared_error_per_critic(values: Tensor, target: Tensor) -> Tensor:
     return (values - target).square().mean(-1)
 
 
+class RegressionLoss(Protocol):
+    """A loss of values `[..., batch]` towards a target `[batch]`, with its derivative in closed form."""
+
+    def __call__(self, values: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        ...
+
+    def slope(self, values: Tensor, target: Tensor) -> Tensor:
+        """Return its derivative by every value, `[..., batch]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """The mean squared error, summed over critics and scaled."""
+
+    scale: float = 1.0
+
+    def __call__(self, values: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        return self.scale * squared_error_per_critic(values, target).sum()
+
+    def slope(self, values: Tensor, target: Tensor) -> Tensor:
+        """Return its derivative by every value, `[..., batch]`."""
+        return (values - target).mul_(2.0 * self.scale / len(target))
+
+
+@dataclass(frozen=True)
+class HuberError:
+    """The mean Huber loss of width 1, summed over critics: squares of small errors, large ones in proportion."""
+
+    def __call__(self, values: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        critics = values.numel() / len(target)
+        return critics * F.smooth_l1_loss(values, target.expand_as(values))
+
+    def slope(self, values: Tensor, target: Tensor) -> Tensor:
+        """Return its derivative by every value, `[..., batch]`."""
+        return (values - target).clamp_(-1.0, 1.0).div_(len(target))
+
+
 def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip_range: float | None) -> Tensor:
     """Return the mean squared value error, with the prediction kept within `clip_range` of the old one if given.
 
@@ -34,7 +79,7 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip_ra
     """
     if clip_range is not None:
         value = old_value + (value - old_value).clamp(-clip_range, clip_range)
-    return torch.nn.functional.mse_loss(value, target)
+    return F.mse_loss(value, target)
 
 
 @torch.no_grad()

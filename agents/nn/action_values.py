@@ -41,8 +41,18 @@ class ActionValues(nn.Module):
 
     def forward(self, observation: Observation) -> Tensor:
         """Return `[batch, num_actions]`, or `[batch, num_actions, atoms]`."""
-        output: Tensor = self.trunk(self.encoder(observation))
+        output: Tensor = self.trunk(self.features(observation))
         return output.unflatten(-1, (self.num_actions, self.atoms)) if self.atoms else output
+
+    def features(self, observation: Observation) -> Tensor:
+        """Return what the trunk reads `[batch, in]`."""
+        features: Tensor = self.encoder(observation)
+        return features
+
+    @property
+    def learning_trunk(self) -> SingleMLP | None:
+        """The trunk, if nothing else learns."""
+        return None if any(True for _ in self.encoder.parameters()) else self.trunk
 
 
 def admissible(values: Tensor, mask: Tensor | None) -> Tensor:

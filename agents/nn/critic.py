@@ -71,12 +71,19 @@ class Critics(nn.Module):
 
     def outputs(self, observation: Observation, action: Tensor) -> Tensor:
         """Return the outputs `[count, batch, outputs]` for actions `[batch, action_dim]`."""
-        if self.encodes_once:
-            features = torch.cat([self.encoders[0](observation), action], -1)
-        else:
-            features = torch.stack([torch.cat([encoder(observation), action], -1) for encoder in self.encoders])
-        outputs: Tensor = self.trunks(features)
+        outputs: Tensor = self.trunks(self.features(observation, action))
         return outputs
+
+    def features(self, observation: Observation, action: Tensor) -> Tensor:
+        """Return what the trunks read: `[batch, in]`, or `[count, batch, in]` where each encodes on its own."""
+        if self.encodes_once:
+            return torch.cat([self.encoders[0](observation), action], -1)
+        return torch.stack([torch.cat([encoder(observation), action], -1) for encoder in self.encoders])
+
+    @property
+    def learning_trunk(self) -> Trunks | None:
+        """The trunks, if nothing else learns."""
+        return self.trunks if self.encodes_once else None
 
 
 class CriticBank(Critics):

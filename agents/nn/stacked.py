@@ -107,6 +107,44 @@ class Stack:
         result: Tensor = _StackedMLP.apply(features, self, stacks, index, *parameters)
         return result
 
+    @torch.no_grad()
+    def layers(self, parameters: list[nn.Parameter], features: Tensor) -> list[Tensor]:
+        """Return the features and the output of every layer, `[count, batch, width]`; nothing is differentiated."""
+        return _layers(features, self.relu, self.views("parameters", parameters) or _copies(parameters, self.count))
+
+    @torch.no_grad()
+    def descend(self, parameters: list[nn.Parameter], layers: Sequence[Tensor], gradient: Tensor) -> None:
+        """Write the gradients of all parameters over those that they have, which must lie as the optimiser lays them.
+
+        Args:
+            parameters: As the layers were computed from.
+            layers: What `layers` returned.
+            gradient: Derivatives of a loss by the outputs `[count, batch, out]`.
+
+        Raises:
+            RuntimeError: If the parameters have no gradients that can be written to as one.
+        """
+        weights = self.views("parameters", parameters) or _copies(parameters, self.count)
+        present = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        written = self.views("gradients", present) if len(present) == len(parameters) else None
+        if written is None:
+            raise RuntimeError("Stack.descend: parameters without gradients; expected those that an optimiser lays out")
+        for level in range(len(weights) // 2 - 1, -1, -1):
+            below = layers[level] if layers[level].dim() == 3 else layers[level].expand(len(gradient), -1, -1)
+            torch.sum(gradient, 1, keepdim=True, out=written[2 * level + 1])
+            _write_product(written[2 * level], gradient.transpose(1, 2), below)
+            if level > 0:
+                gradient = self.below(gradient, weights[2 * level], below)
+
+    def below(self, gradient: Tensor, weight: Tensor, output: Tensor) -> Tensor:
+        """Return the derivatives by the inputs of the activation whose output a layer of the given weight reads."""
+        gradient = torch.bmm(gradient, weight)
+        if self.relu:
+            torch.ops.aten.threshold_backward.grad_input(gradient, output, 0.0, grad_input=gradient)
+        else:
+            tanh_backward_(gradient, output)
+        return gradient
+
     def views(self, kind: str, tensors: Sequence[Tensor]) -> list[Tensor] | None:
         """Return weights `[count, out, in]` and biases `[count, 1, out]` of every layer in turn, sharing memory.
 
@@ -174,11 +212,7 @@ class _StackedMLP(torch.autograd.Function):
             elif trained:
                 found += [gradient.sum(1), product(gradient.transpose(1, 2), below)]
             if level > 0:
-                gradient = torch.bmm(gradient, weights[level])
-                if stack.relu:
-                    torch.ops.aten.threshold_backward.grad_input(gradient, below, 0.0, grad_input=gradient)
-                else:
-                    tanh_backward_(gradient, below)
+                gradient = stack.below(gradient, weights[level], below)
         features = None
         if needed[0]:
             features = product(gradient, weights[0])
@@ -229,3 +263,11 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.add_(product(left, right))
     else:
         total.baddbmm_(left, right)
+
+
+def _write_product(target: Tensor, left: Tensor, right: Tensor) -> None:
+    """Write left @ right over the target."""
+    if _transposes(left, right):
+        target.copy_(product(left, right))
+    else:
+        torch.bmm(left, right, out=target)

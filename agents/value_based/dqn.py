@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from palaestra.agents.losses.values import td_target
+from palaestra.agents.losses.values import HuberError, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.action_values import ActionValues, admissible, of_actions
 from palaestra.agents.nn.critic import target_copy
@@ -16,7 +15,7 @@ from palaestra.agents.nn.networks import Observation
 from palaestra.agents.registry import register_agent
 from palaestra.agents.training.epsilon_greedy import EpsilonGreedyAgent, EpsilonGreedyConfig
 from palaestra.agents.training.metrics import Metrics
-from palaestra.agents.training.off_policy import minimise
+from palaestra.agents.training.regression import regress
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class DQN(EpsilonGreedyAgent):
 
     config: DQNConfig
     config_class = DQNConfig
+    network: ActionValues
 
     def build(self) -> None:
         """Create the network, its target and the optimiser."""
@@ -62,7 +62,6 @@ class DQN(EpsilonGreedyAgent):
             else:
                 next_value = next_values.amax(-1)
             target = td_target(batch.reward, batch.terminated, next_value, c.gamma)
-        value = of_actions(self.values(batch.observation), batch.action)
-        loss = F.smooth_l1_loss(value, target)
-        minimise(loss, self.network_optimizer)
-        return {"train/loss": loss.detach(), "train/q_mean": value.detach().mean()}
+        inputs = (batch.observation,)
+        value, loss = regress(self.network, inputs, target, HuberError(), self.network_optimizer, batch.action)
+        return {"train/loss": loss, "train/q_mean": value.mean()}
