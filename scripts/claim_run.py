@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -27,6 +26,7 @@ from palaestra.agents.evaluation.rows import Row, append_rows, make_row
 from palaestra.agents.registry import agent_class, import_agent, make_agent, preset
 from palaestra.agents.training.callbacks import EveryNSteps
 from palaestra.agents.training.config import make_config
+from palaestra.scripts.peer_policy import PeerPolicy
 from palaestra.wrappers.vectorize import make_vec
 
 PILOT_SEED_OFFSET = 1000
@@ -224,36 +224,6 @@ def _run_policy(claim: Claim, arm: Arm, seed: int, command: str) -> list[Row]:
 
 
 _RUNS = {"ours": _run_ours, "peer": _run_peer, "policy": _run_policy}
-
-
-class PeerPolicy:
-    """A stable-baselines3 model behind the suite's `predict`."""
-
-    def __init__(self, model: Any) -> None:
-        """Wrap a model.
-
-        Args:
-            model: A model of stable-baselines3 or sb3-contrib.
-        """
-        self.model = model
-        self.masked = "action_masks" in inspect.signature(model.predict).parameters
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-        *,
-        action_masks: Any = None,
-        generator: Any = None,
-    ) -> tuple[Any, Any]:
-        """Return the model's actions; masks reach only models that know them, and noise is the model's own."""
-        keywords = {"action_masks": action_masks} if self.masked else {}
-        actions, state = self.model.predict(
-            observation, state=state, episode_start=episode_start, deterministic=deterministic, **keywords
-        )
-        return actions, state
 
 
 def _make_ours(arm: Arm, seed: int) -> Any:

@@ -16,7 +16,7 @@ from palaestra.agents.evaluation.evaluate import evaluate
 from palaestra.agents.registry import agent_class, make_agent, preset
 from palaestra.agents.training.config import make_config
 from palaestra.envs.sb3 import sb3_vec_env
-from palaestra.scripts.claim_run import PeerPolicy
+from palaestra.scripts.peer_policy import PeerPolicy
 from palaestra.scripts.speed_solve import Learner, OurLearner, SolveClock, time_to_quality
 from palaestra.scripts.timing import OURS, Timing, interleaved
 

@@ -21,6 +21,7 @@ import torch
 from palaestra.agents.evaluation.evaluate import evaluate
 from palaestra.agents.evaluation.provenance import plain
 from palaestra.agents.registry import make_agent
+from palaestra.scripts.peer_policy import PeerPolicy
 from palaestra.scripts.timing import OURS, Timing, turn_order
 
 WARM_UP_SEED, WARM_UP_STEPS = 999_999, 10_000
@@ -200,7 +201,7 @@ class ZooLearner:
     def train(self, seed: int, clock: SolveClock) -> None:
         """Train from a seed."""
         model = self.make(seed)
-        clock.start(ZooPolicy(model, _mission_block(self.env_id) if self.flat_grid else None))
+        clock.start(PeerPolicy(model, _mission_block(self.env_id) if self.flat_grid else None))
         model.learn(self.budget, callback=lambda local, outer: clock.go_on(model.num_timesteps, model._n_updates))
         clock.stop(model.num_timesteps)
 
@@ -228,40 +229,6 @@ class ZooLearner:
             "normalize": self.normalize,
             "flat_grid": self.flat_grid,
         }
-
-
-class ZooPolicy:
-    """A model of stable-baselines3 behind the suite's `predict`, given the raw observations of the env.
-
-    Args:
-        model: The model; if its env normalises, observations are normalised by its present statistics.
-        mission: For MiniGrid, what FlatObsWrapper appends to the flattened image.
-    """
-
-    def __init__(self, model: Any, mission: np.ndarray | None = None) -> None:
-        self.model, self.mission = model, mission
-        self.normalizer = model.get_vec_normalize_env()
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Any, Any]:
-        """Return the model's actions; noise comes from the generator, none of training's is used."""
-        if self.mission is not None:
-            image = observation["image"].reshape(len(observation["image"]), -1)
-            observation = np.concatenate([image, np.broadcast_to(self.mission, (len(image), len(self.mission)))], 1)
-        if self.normalizer is not None:
-            observation = self.normalizer.normalize_obs(observation)
-        if generator is None:
-            return self.model.predict(observation, deterministic=deterministic)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            return self.model.predict(observation, deterministic=deterministic)
 
 
 def _schedule(value: Any) -> Any:

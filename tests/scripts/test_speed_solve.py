@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from palaestra.scripts import speed_solve
+from palaestra.scripts.peer_policy import PeerPolicy
 from palaestra.scripts.speed_solve import WARM_UP_SEED, OurLearner, SolveClock, Task, time_to_quality
 from palaestra.scripts.timing import OURS
 
@@ -134,7 +135,7 @@ def test_the_zoo_linear_values_fall_to_zero() -> None:
 def test_the_zoo_side_is_looked_at_as_it_was_trained() -> None:
     pytest.importorskip("stable_baselines3")
     learner = speed_solve.ZooLearner("PPO", "Acrobot-v1", 64, 2, {"n_steps": 16, "batch_size": 32}, normalize=True)
-    looks: list[speed_solve.ZooPolicy] = []
+    looks: list[PeerPolicy] = []
     clock = SolveClock(lambda policy: bool(looks.append(policy)), look_every=32)
     learner.train(0, clock)
     assert (clock.steps, len(looks), clock.solved) == (64, 2, False)
@@ -160,10 +161,10 @@ def test_the_zoo_side_sees_the_grid_flat_as_it_was_trained() -> None:
     learner = speed_solve.ZooLearner("PPO", env_id, 16, 2, {"n_steps": 8, "batch_size": 16}, flat_grid=True)
     model = learner.make(0)
     flat = model.env.reset()
-    policy = speed_solve.ZooPolicy(model, speed_solve._mission_block(env_id))
+    policy = PeerPolicy(model, speed_solve._mission_block(env_id))
     images = flat[:, : 7 * 7 * 3].reshape(2, 7, 7, 3)
     seen: list[np.ndarray] = []
-    model.predict = lambda observation, deterministic: (seen.append(observation), None)
+    model.predict = lambda observation, **known: (seen.append(observation), None)
     policy.predict({"image": images, "direction": np.zeros(2)})
     np.testing.assert_array_equal(seen[0], flat)
 
