@@ -25,6 +25,7 @@ from palaestra.agents.training.metrics import MetricAccumulator
 from palaestra.agents.training.optimizer import FlatAdam
 from palaestra.agents.training.profiler import Profiler
 from palaestra.agents.training.seeding import make_generator, seeded_initialisation
+from palaestra.protocols import Simulator
 from palaestra.seeding import row_seeds
 from palaestra.wrappers.vectorize import GIVEN, as_vector_env, backend_of, make_vec
 
@@ -297,18 +298,33 @@ class Agent(ABC):
             ValueError: If its spaces or, where per-row state exists, its number of envs differ.
         """
         vector_env = self._make_env(env, self.config, env_kwargs, backend)
-        for name, ours, theirs in (
-            ("observation", self.observation_space, vector_env.single_observation_space),
-            ("action", self.action_space, vector_env.single_action_space),
-        ):
-            if ours != theirs:
-                raise ValueError(f"set_env: {name} space {theirs}; expected {ours}")
         if vector_env.num_envs != self.num_envs:
             raise ValueError(f"set_env: num_envs={vector_env.num_envs}; expected {self.num_envs}")
+        self._fit_to(vector_env)
         self.env_id, self.env_kwargs = _env_identity(env, vector_env, env_kwargs)
         self.backend = backend_of(vector_env)
         self.collector = Collector(vector_env, row_seeds(self.seed, "train", vector_env.num_envs))
         self.pending = None
+
+    def _fit_to(self, env: gym.vector.VectorEnv[Any, Any, Any]) -> None:
+        """Get ready to go on in another env; ValueError, and nothing changed, if its spaces differ."""
+        for name, ours, theirs in (
+            ("observation", self.observation_space, env.single_observation_space),
+            ("action", self.action_space, env.single_action_space),
+        ):
+            if ours != theirs:
+                raise ValueError(f"set_env: {name} space {theirs}; expected {ours}")
+
+    def acting_in(self, simulator: Simulator) -> Agent:
+        """Return who acts for this agent in a world: itself, or a copy where its policy fits other spaces than its own.
+
+        Args:
+            simulator: The world.
+
+        Raises:
+            ValueError: If its policy could fit other spaces, but not those.
+        """
+        return self
 
     def optimizer(
         self,
@@ -319,7 +335,7 @@ class Agent(ABC):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         betas: tuple[float, float] = (0.9, 0.999),
-    ) -> torch.optim.Optimizer:
+    ) -> FlatAdam:
         """Return the suite's Adam over the parameters, with the configured learning rate by default."""
         parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
         rate = learning_rate or self.config.learning_rate

@@ -15,6 +15,9 @@ from palaestra.wrappers.vectorize import GIVEN, native_backend
 def load(path: str | Path, env: EnvLike | None = None, *, step: int | None = None, device: str = "auto") -> Agent:
     """Return a saved agent, ready to predict; with an env also ready to continue training exactly where it stood.
 
+    An agent whose policy fits other spaces too (`hdpo` with a policy for any supply network) starts anew in an env that
+    has others, with what it has learned.
+
     Args:
         path: A directory written by `Agent.save`, or a run directory of `palaestra train`.
         env: Env to continue in; None restores the agent for prediction alone.
@@ -23,7 +26,7 @@ def load(path: str | Path, env: EnvLike | None = None, *, step: int | None = Non
 
     Raises:
         CheckpointError: If the path holds no checkpoint, or one that is truncated, foreign or newer than this version.
-        ValueError: If the env's spaces differ from those the agent was saved with.
+        ValueError: If the env's spaces differ from those the agent was saved with, and its policy fits no others.
     """
     directory = Path(path)
     if (directory / "checkpoints").is_dir():
@@ -50,15 +53,16 @@ def from_checkpoint(checkpoint: Checkpoint, env: EnvLike | None = None, *, devic
     agent._build(header["num_envs"])
     state = dict(checkpoint.state["agent"])
     collector = state.pop("collector")
+    agent.load_state_dict(state)
+    checkpoint.fill({name: stream for name, stream in agent.streams().items() if name in checkpoint.stream_names})
     if env is not None:
         same_env = isinstance(env, str) and env == agent.env_id
         env_kwargs = agent.env_kwargs if same_env else None
-        target, pending = agent.target_timesteps, state["pending"]
+        pending = agent.pending
         agent.set_env(env, env_kwargs, _backend(agent) if same_env else "auto")
-        agent.target_timesteps, agent.pending = target, pending
-        agent.collector.load_state_dict(collector)
-    agent.load_state_dict(state)
-    checkpoint.fill({name: stream for name, stream in agent.streams().items() if name in checkpoint.stream_names})
+        if (agent.observation_space, agent.action_space) == (observation_space, action_space):
+            agent.pending = pending
+            agent.collector.load_state_dict(collector)
     return agent
 
 

@@ -61,6 +61,7 @@ WORLDS = (
     EnvRow("palaestra/OneStoreLost-v0", "palaestra.envs.inventory.one_store_lost:OneStoreLost"),
     EnvRow("palaestra/OneWarehouse-v0", "palaestra.envs.inventory.one_warehouse:OneWarehouse"),
     EnvRow("palaestra/Pendulum-v0", "palaestra.envs.control.pendulum:Pendulum"),
+    EnvRow("palaestra/PointMaze2D-v0", "palaestra.envs.control.point_maze_2d:PointMaze2D"),
     EnvRow("palaestra/RecFeed-v0", "palaestra.envs.recommendation.rec_feed:RecFeed"),
     EnvRow("palaestra/RecGuide-v0", "palaestra.envs.recommendation.rec_guide:RecGuide"),
     EnvRow("palaestra/RetailNetwork-v0", "palaestra.envs.inventory.retail_network:RetailNetwork"),

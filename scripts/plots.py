@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -53,6 +53,29 @@ def _draw_panel(axes: Axes, panel: CurvePanel) -> None:
         axes.set_ylim(bottom=0.0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small" if len(panel.curves) > 4 else None)
+
+
+def direction_picture(path: Path, title: str, shares: Mapping[str, np.ndarray]) -> None:
+    """Draw how actions are spread over directions: a rose of lines for each arm, one line for each seed.
+
+    Args:
+        path: PNG file to write.
+        title: Of the picture.
+        shares: For every arm the shares of the sectors, counted from the east, `[seeds, sectors]`.
+    """
+    size = (3.0 * len(shares), 3.4)
+    projection = {"projection": "polar"}
+    figure, row = plt.subplots(
+        ncols=len(shares), figsize=size, layout="constrained", squeeze=False, subplot_kw=projection
+    )
+    for index, (axes, (arm, seeds)) in enumerate(zip(row[0], shares.items(), strict=True)):
+        angles = 2.0 * np.pi * np.arange(seeds.shape[1] + 1) / seeds.shape[1]
+        for share in seeds:
+            axes.plot(angles, np.append(share, share[0]), color=COLOURS[index % len(COLOURS)], linewidth=1, alpha=0.6)
+        axes.set(title=arm, yticklabels=[], ylim=(0.0, None))
+        axes.tick_params(labelsize="small")
+    figure.suptitle(title)
+    _save(figure, path)
 
 
 def ratio_picture(path: Path, title: str, bars: Sequence[RatioBar]) -> None:

@@ -17,6 +17,7 @@ from palaestra.agents.evaluation.rows import Row, pool, read_rows
 from palaestra.agents.evaluation.statistics import Interval, mean_interval
 from palaestra.agents.evaluation.verdicts import Verdict, arm_rows, runs_of, verdict
 from palaestra.scripts.curve_panel import CurvePanel
+from palaestra.scripts.direction_picture import claim_directions, direction_file
 from palaestra.scripts.speed_report import newest_rows, picture_file, ratio_bars, speed_section
 
 HEADER = """# Results
@@ -79,22 +80,28 @@ def report_text(results: Path) -> str:
 
 
 def draw_pictures(results: Path) -> list[Path]:
-    """Draw the learning curves of all claims, and the ratios of all timings, that have rows; return the files.
+    """Draw the learning curves and action directions of all claims, and the ratios of all timings, that have rows.
+
+    Returns the files.
 
     None are drawn without matplotlib.
     """
     if find_spec("matplotlib") is None:
         print("matplotlib is not installed (pip install palaestra[plots]); the pictures stay as they are")
         return []
-    from palaestra.scripts.plots import learning_curves, ratio_picture
+    from palaestra.scripts.plots import direction_picture, learning_curves, ratio_picture
 
     drawn = []
     for claim in read_claims(results / "claims"):
-        curves = claim_curves(claim, read_rows(rows_file(results, claim)))
+        measured = read_rows(rows_file(results, claim))
+        curves, directions = claim_curves(claim, measured), claim_directions(claim, measured)
         if curves:
             path = results / "pictures" / f"{claim.name}.png"
             learning_curves(path, curve_panels(claim, curves))
             drawn.append(path)
+        if directions:
+            direction_picture(direction_file(results, claim), "directions of actions at the start", directions)
+            drawn.append(direction_file(results, claim))
     for suite, rows in newest_rows(results).items():
         bars = ratio_bars(rows)
         if bars:
@@ -186,7 +193,10 @@ def _section(claim: Claim, rows: Sequence[Row], found: Verdict) -> list[str]:
         lines += ["", *_arm_table(claim, runs)]
     else:
         lines += ["", *_seed_table(claim, {name: runs[name] for name in curves})]
-    return [*lines, "", f"![learning curve](pictures/{claim.name}.png)"]
+    lines += ["", f"![learning curve](pictures/{claim.name}.png)"]
+    if claim_directions(claim, rows):
+        lines += ["", f"![directions of actions](pictures/{claim.name}-directions.png)"]
+    return lines
 
 
 def _decided_on(claim: Claim, criterion: Criterion) -> str:

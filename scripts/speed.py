@@ -198,6 +198,21 @@ SUITES: dict[str, tuple[Part, ...]] = {
         Part("growth-off-policy", "growth of SAC over 1e6 steps", "speed_memory:growth_off_policy", {OURS: 1.0}),
         Part("growth-on-policy", "growth of PPO over 1e6 steps", "speed_memory:growth_on_policy", {OURS: 1.0}),
     ),
+    "generative": (
+        Part(
+            "flow",
+            "acting by 10 steps of a flow, 1,024 rows, width 256",
+            "speed_generative:flow",
+            {"Gaussian actor": round(1 / 12, 4)},
+        ),
+        Part("flow-single", "the same for one row", "speed_generative:flow_single"),
+        Part("diffusion", "acting by 20 levels of a diffusion, 1,024 rows", "speed_generative:diffusion"),
+        Part("diffusion-single", "the same for one row", "speed_generative:diffusion_single"),
+        Part("qsm-update", "QSM's update against SAC's, width and batch 256", "speed_generative:qsm"),
+        Part("dacer-update", "DACER's, with 20 levels", "speed_generative:dacer"),
+        Part("dipo-update", "DIPO's, with 100 levels and 20 steps uphill", "speed_generative:dipo"),
+        Part("qvpo-update", "QVPO's, with 64 own actions a state", "speed_generative:qvpo"),
+    ),
 }
 """All parts by suite."""
 
@@ -211,12 +226,12 @@ class SpeedOptions:
     before and during each part is printed and stored, with a warning where it was not idle.
     """
 
-    suite: Annotated[Literal["core", "worlds", "updates", "solve", "inventory", "memory"], tyro.conf.Positional] = (
-        "core"
-    )
+    suite: Annotated[
+        Literal["core", "worlds", "updates", "solve", "inventory", "memory", "generative"], tyro.conf.Positional
+    ] = "core"
     """What to time: core, a few of all; worlds, steps of vector envs; updates, gradient steps of agents; solve,
     wall time of training to equal quality; inventory, training through supply worlds; memory, bytes of replay and
-    checkpoints, and growth."""
+    checkpoints, and growth; generative, flows and diffusions against Gaussian policies."""
     only: str | None = None
     """Time one of its parts alone."""
     repeats: int = 5

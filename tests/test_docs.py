@@ -42,7 +42,7 @@ def test_extending_works_as_written(tmp_path: Path) -> None:
 
 def test_your_own_network_works_as_written(tmp_path: Path) -> None:
     kinds = run_blocks("docs/your_own_network.md", tmp_path)
-    assert kinds == ["file", "run", "shell", "run", "run", "run"]
+    assert kinds == ["file", "run", "shell", "run", "run", "run", "run"]
     assert (tmp_path / "coffee.png").stat().st_size > 1_000
 
 

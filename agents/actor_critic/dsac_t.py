@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palaestra.agents.losses.gaussian_values import bounded, distributional_loss
+from palaestra.agents.losses.gaussian_values import bounded, distributional_loss, follow_spread
 from palaestra.agents.nn.estimates import GaussianEstimate
 from palaestra.agents.registry import register_agent
 from palaestra.agents.training.distributional import DistributionalAgent, DistributionalConfig
@@ -67,8 +67,8 @@ class DSACT(DistributionalAgent):
         """Return the sum of both critics' losses."""
         c = self.config
         returns, mean, std = target.sample(self.generator), estimate.centre.detach(), estimate.std.detach()
-        self._follow(self.mean_std, std.mean(-1))
-        self._follow(self.mean_variance, std.square().mean(-1))
+        follow_spread(self.mean_std, std.mean(-1), c.tau)
+        follow_spread(self.mean_variance, std.square().mean(-1), c.tau)
         deviation = bounded(returns, mean, WIDTH * self.mean_std.unsqueeze(-1)) - mean
         weight = self.mean_variance if c.weight == "mean_variance" else self.mean_std.square()
         half = 0.5 if c.spread == "half" else 1.0
@@ -79,11 +79,6 @@ class DSACT(DistributionalAgent):
         slope = (std.square() - 2.0 * half * _huber(deviation)) / (std + c.bias)
         losses = ratio * (_huber(estimate.centre - target.centre) + estimate.std * slope)
         return losses.mean(-1).sum()
-
-    def _follow(self, running: Tensor, present: Tensor) -> None:
-        """Move a running mean towards the present one; the first sets it."""
-        # Decided on the device, so that an update can be captured: a spread is never 0.
-        running.copy_(torch.where(running > 0.0, running.lerp(present, self.config.tau), present))
 
 
 def _huber(errors: Tensor) -> Tensor:

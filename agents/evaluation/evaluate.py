@@ -159,8 +159,9 @@ def evaluate(
     """Measure a policy on an env of its own, on seeds that no training row ever sees.
 
     The rows' seeds are `row_seeds(seed, "eval", num_envs)`. Every row runs exactly `episodes / num_envs` episodes.
-    Nothing of the agent changes: it is asked through `predict` alone, and stochastic acting draws from a generator
-    of the evaluation's.
+    Nothing of the agent changes: it is asked through `predict` alone (of the copy that acts for it in this world, where
+    its policy fits worlds of other spaces too: `Agent.acting_in`), and stochastic acting draws from a generator of the
+    evaluation's.
 
     Where the world has an oracle, its estimand is measured, on the same noise, for the policy and for the world's
     optimal policy. A long-run estimand is measured in one unbroken run of `periods` steps for each of

@@ -20,11 +20,14 @@ from typing import Any
 
 MEASURES: Mapping[str, str] = MappingProxyType(
     {
+        "action-directions": "palaestra.agents.evaluation.action_directions:action_directions",
         "decision-frequency": "palaestra.agents.evaluation.decision_frequency:decision_frequencies",
         "episode-totals": "palaestra.agents.evaluation.episode_totals:episode_totals",
+        "every-task": "palaestra.agents.evaluation.every_task:every_task",
         "goal-visits": "palaestra.agents.evaluation.goal_visits:goal_visits",
         "gradient-error": "palaestra.agents.evaluation.gradient_error:gradient_error",
         "overestimation": "palaestra.agents.evaluation.overestimation:overestimation",
+        "ratio-error": "palaestra.agents.evaluation.ratio_error:ratio_error",
         "sampling-error": "palaestra.agents.evaluation.sampling_error:batch_sampling_error",
     }
 )

@@ -122,12 +122,17 @@ def make_player(
             raise KeyError(f"evaluate: policy={policy!r} is unknown to a foreign env; expected 'random' or an agent")
         return ActorPlayer(named_actor(simulator, policy), env.unwrapped)
     if hasattr(policy, "predict"):
-        return AgentPlayer(policy, deterministic, seed)
+        return AgentPlayer(acting_in(policy, simulator), deterministic, seed)
     if not callable(policy):
         raise TypeError(f"evaluate: policy={policy!r}; expected an object with predict, an actor or a policy's name")
     if simulator is None:
         raise TypeError(f"evaluate: policy={policy!r} is an actor, which reads a world's state; expected an own world")
     return ActorPlayer(policy, env.unwrapped)
+
+
+def acting_in(policy: Any, simulator: Simulator | None) -> Any:
+    """Return who acts for anything with `predict` in a world: see `Agent.acting_in`, which not all of them have."""
+    return policy.acting_in(simulator) if simulator is not None and hasattr(policy, "acting_in") else policy
 
 
 def named_actor(simulator: Simulator, name: str) -> Actor:

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from palaestra.agents.evaluation.players import named_actor
+from palaestra.agents.evaluation.players import acting_in, named_actor
 from palaestra.protocols import simulator_of
 from palaestra.wrappers.vectorize import make_single
 
@@ -43,6 +43,8 @@ def play_episodes(
         show: Called after every reset and step.
     """
     returns = []
+    if not isinstance(policy, str):
+        policy = acting_in(policy, simulator_of(env))
     for episode in range(episodes):
         observation, info = env.reset(seed=seed + episode)
         show()

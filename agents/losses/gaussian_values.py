@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from palaestra.agents.nn.estimates import GaussianEstimate
@@ -10,6 +11,19 @@ from palaestra.agents.nn.estimates import GaussianEstimate
 def bounded(returns: Tensor, mean: Tensor, bound: Tensor) -> Tensor:
     """Return the returns, each brought to within its bound of its mean; all `[..., batch]`."""
     return mean + (returns - mean).clamp(-bound, bound)
+
+
+@torch.no_grad()
+def follow_spread(running: Tensor, std: Tensor, rate: float) -> None:
+    """Move running means of critics' standard deviations towards those of a batch; the first batch sets them.
+
+    Args:
+        running: `[critics]`, 0 before the first batch; changed in place.
+        std: Means over the batch, above 0, `[critics]`.
+        rate: In (0, 1].
+    """
+    # Decided on the device, so that an update can be captured: a spread is never 0.
+    running.copy_(torch.where(running > 0.0, running.lerp(std, rate), std))
 
 
 def distributional_loss(estimate: GaussianEstimate, expected: Tensor, square: Tensor, bias: float) -> Tensor:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
 
-def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float | Tensor) -> Tensor:
     """Return the clipped surrogate loss (Schulman et al. 2017, eq. 7), a scalar to minimise.
 
     Its gradient vanishes exactly in the rows with A > 0 and ratio > 1 + clip, or A < 0 and ratio < 1 - clip.
 
     Args:
-        log_ratio: log pi(a|s) - log pi_old(a|s) `[batch]`.
-        advantage: `[batch]`.
-        clip_range: Half-width of the trusted interval around ratio 1.
+        log_ratio: log pi(a|s) - log pi_old(a|s) `[batch]`, or `[batch, parts]`.
+        advantage: `[batch]`, or `[batch, parts]`.
+        clip_range: Half-width of the trusted interval around ratio 1; of each part, `[parts]`.
     """
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    ratio, width = log_ratio.exp(), cast(Any, clip_range)
+    clipped = ratio.clamp(1.0 - width, 1.0 + width)
     return -torch.minimum(advantage * ratio, advantage * clipped).mean()
 
 

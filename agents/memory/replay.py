@@ -33,6 +33,8 @@ class Batch:
     """log beta(a|s) under the policy that acted `[batch]`, of agents that weigh by it."""
     signals: Tensor | None = None
     """What the env reported beside the reward `[batch, signals]`, of agents that read it."""
+    collected_return: Tensor | None = None
+    """Discounted rewards from here to the episode's end `[batch]`, of offline data; NaN in rows where it is unknown."""
 
 
 class ReplayBuffer:
@@ -80,10 +82,21 @@ class ReplayBuffer:
         Raises:
             ValueError: If the buffer is empty.
         """
+        return self.rows(self.draw(batch_size, generator))
+
+    def draw(self, batch_size: int, generator: Generator | None) -> Tensor:
+        """Return where `batch_size` transitions drawn uniformly with replacement lie, for `rows`.
+
+        Raises:
+            ValueError: If the buffer is empty.
+        """
         if not len(self):
             raise ValueError("ReplayBuffer.sample: the buffer is empty; expected at least one transition")
         # Uniform to within one part in 2^62 / length.
-        index = torch.randint(DRAWS, (batch_size,), generator=generator, device=self.device) % self.length
+        return torch.randint(DRAWS, (batch_size,), generator=generator, device=self.device) % self.length
+
+    def rows(self, index: Tensor) -> Batch:
+        """Return the transitions at places that `draw` returned."""
         return Batch(**nest_fields({name: field.index_select(0, index) for name, field in self.fields.items()}))
 
     def read_rows(self, start: int, stop: int) -> dict[str, Tensor]:

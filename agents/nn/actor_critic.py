@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,55 @@ from palaestra.agents.nn.fused import fused_mlp
 from palaestra.agents.nn.networks import Observation, make_encoder, orthogonal_
 
 
-class ActorCritic(nn.Module):
+class PolicyAndValue(nn.Module, ABC):
+    """What on-policy agents ask of their network: a policy and a value for every observation.
+
+    A policy is whatever offers `sample(generator)` and `mode()`, and what the agent's ratio provider needs.
+    """
+
+    @abstractmethod
+    def forward(
+        self,
+        observation: Observation,
+        mask: Tensor | None = None,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[Any, Tensor, Tensor | None]:
+        """Return the policy, the values `[batch]` and the next recurrent state; arguments as for `ActorCritic`."""
+
+    @abstractmethod
+    def act(
+        self, observation: Observation, mask: Tensor | None, state: Tensor | None, start: Tensor | None
+    ) -> tuple[Any, Tensor | None]:
+        """Return the policy and the next recurrent state."""
+
+    @abstractmethod
+    def evaluate(self, observation: Observation, state: Tensor | None, start: Tensor | None) -> Tensor:
+        """Return the values `[batch]`."""
+
+    @abstractmethod
+    def unroll(
+        self, observation: Observation, mask: Tensor | None, state: Tensor | None, start: Tensor | None
+    ) -> tuple[Any, Tensor]:
+        """Return the policy in and the values of all steps `[steps * batch]` of sequences `[steps, batch, ...]`."""
+
+    @abstractmethod
+    def initial_state(self, batch: int, device: torch.device) -> Tensor | None:
+        """Return the recurrent state before an episode, or None without one."""
+
+    @abstractmethod
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that the policy depends on."""
+
+
+def flat_steps(observation: Observation) -> Observation:
+    """Return sequences of observations `[steps, batch, ...]` as one batch `[steps * batch, ...]`."""
+    if isinstance(observation, dict):
+        return {key: value.flatten(0, 1) for key, value in observation.items()}
+    return observation.flatten(0, 1)
+
+
+class ActorCritic(PolicyAndValue):
     """Separate policy and value trunks; a diagonal Gaussian or (masked) categorical head by the action space.
 
     Args:
@@ -102,12 +151,7 @@ class ActorCritic(nn.Module):
             state: State before the first step `[batch, 2 * recurrent_size]`, for recurrent networks.
             start: Bools `[steps, batch]`, for recurrent networks.
         """
-        flat = (
-            {k: v.flatten(0, 1) for k, v in observation.items()}
-            if isinstance(observation, dict)
-            else observation.flatten(0, 1)
-        )
-        features = self.encoder(flat)
+        features = self.encoder(flat_steps(observation))
         if self.core is not None and state is not None and start is not None:
             outputs = []
             for step_features, step_start in zip(features.unflatten(0, start.shape), start, strict=True):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from palaestra.agents.nn.networks import mlp
-from palaestra.agents.pathwise.network_reader import NetworkReader
+from palaestra.agents.pathwise.network_reader import NetworkReader, longest_way
 from palaestra.agents.pathwise.output_layers import ONE, Quantities
 from palaestra.agents.pathwise.policies import node_facts
 from palaestra.protocols import OUTSIDE
@@ -27,15 +27,15 @@ class GraphNetwork(nn.Module):
         edge += g[edge, its supplier, its customer]
 
     with zeros for what is outside. There are as many rounds as suppliers on the longest way to a store, at least 1. An
-    edge's last state is turned into a wanted quantity, at first about a period's demand, and cut as in `Quantities`.
+    edge's last state is turned into a wanted quantity, at first about its share of a period's demand, and cut as in
+    `Quantities`.
 
     Args:
         reader: The network.
         hidden: Widths of the hidden layers of all functions; the last is also that of node and edge states.
         activation: Activation of the hidden layers.
 
-    Source: the graph network of arXiv 2306.11246. Parameters of one network fit any other with the same longest
-    lead time, and prices or none.
+    Source: the graph network of arXiv 2306.11246. Parameters of one network fit any other with the same `features`.
     """
 
     slots: Tensor
@@ -76,11 +76,11 @@ class GraphNetwork(nn.Module):
         self._keep("leads", leads.reshape(len(leads), -1))
         self._keep("into", _scaled_sums(targets, nodes))
         self._keep("out_of", _scaled_sums(sources, nodes))
-        self._keep("loop_demand", reader.throughput[keepers])
+        self._keep("loop_demand", reader.needs[keepers])
         loops = np.zeros((len(keepers), nodes))
         loops[np.arange(len(keepers)), keepers] = 1.0
         self._keep("loop_nodes", loops)
-        self.rounds = _longest_way(reader)
+        self.rounds = longest_way(network)
         size = hidden[-1]
 
         def function(inputs: int) -> nn.Module:
@@ -129,14 +129,3 @@ def _scaled_sums(ends: np.ndarray, nodes: int) -> np.ndarray:
     inside = ends < nodes
     table[ends[inside], np.flatnonzero(inside)] = 1.0
     return table / np.sqrt(np.maximum(table.sum(1, keepdims=True), 1.0))
-
-
-def _longest_way(reader: NetworkReader) -> int:
-    """Return the number of suppliers on the longest way from outside to a store, at least 1."""
-    network = reader.network
-    before = np.zeros(len(network.nodes), np.int64)
-    for _ in network.nodes:
-        for supplier, customer in zip(network.suppliers, network.customers, strict=True):
-            if supplier != OUTSIDE:
-                before[customer] = max(before[customer], before[supplier] + 1)
-    return max(1, int(before.max()))

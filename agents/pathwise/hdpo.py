@@ -105,6 +105,7 @@ class HDPO(NetworkAgent):
     config_class = HDPOConfig
     simulator_use = "to differentiate; expected a world such as those of palaestra.envs.inventory"
     unsaved = NetworkAgent.unsaved | {"to_world"}
+    made_for_network = ("policy", "policy_optimizer", "best_policy", "best_reward", "batch_order", "to_world")
 
     def _build(self, num_envs: int) -> None:
         super()._build(num_envs)
@@ -158,7 +159,7 @@ class HDPO(NetworkAgent):
             self.policy_optimizer.step()
         self.num_timesteps += paths * c.periods
         self.num_updates += 1
-        if c.dev_paths and (self.num_updates - 1) % c.dev_every == 0:
+        if c.dev_paths and (self.best_reward is None or (self.num_updates - 1) % c.dev_every == 0):
             self._keep_best()
         self.metrics.add(self._metrics(loss, late), self.num_updates)
 

@@ -21,6 +21,9 @@ class NetworkReader(nn.Module):
 
     Attributes:
         throughput: Mean demand of all stores that each node supplies, in units, `[nodes]`.
+        shares: Mean flow over each link where every node splits what it needs equally over its links, in units, float64
+            `[links]`.
+        needs: What each node needs then, float64 `[nodes]`; the throughput where no node has several suppliers.
         lead_times: Of the fastest link into each node, int64 `[nodes]`.
         fastest: Number of that link, int64 `[nodes]`.
         reaches: Whether goods get from one node to another over fastest links, or the two are the same; bools
@@ -44,6 +47,7 @@ class NetworkReader(nn.Module):
         self.fastest = np.array([found[np.argmin(network.lead_times[found])] for found in into])
         self.lead_times = network.lead_times[self.fastest]
         self.throughput = _closure(network, np.arange(links)) @ network.demand_mean
+        self.shares, self.needs = _equal_shares(network, [len(found) for found in into])
         self.reaches = _closure(network, self.fastest)
         positions = np.zeros((len(network.units), nodes))
         positions[network.on_hand, np.arange(nodes)] = 1.0
@@ -140,6 +144,39 @@ def _closure(network: Network, links: np.ndarray) -> np.ndarray:
             if network.suppliers[link] != OUTSIDE:
                 reaches[network.suppliers[link]] |= reaches[network.customers[link]]
     return reaches
+
+
+def _equal_shares(network: Network, suppliers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return flows `[links]` and what nodes need `[nodes]` where each splits that equally over its links."""
+    parts = 1.0 / np.array(suppliers)[network.customers]
+    inside = network.suppliers != OUTSIDE
+    passed = np.zeros((len(network.nodes), len(network.nodes)))
+    np.add.at(passed, (network.suppliers[inside], network.customers[inside]), parts[inside])
+    needs = np.linalg.solve(np.eye(len(passed)) - passed, network.demand_mean)
+    return needs[network.customers] * parts, needs
+
+
+def longest_way(network: Network) -> int:
+    """Return the number of suppliers on the longest way from outside to a store, at least 1."""
+    before = np.zeros(len(network.nodes), np.int64)
+    for _ in network.nodes:
+        for supplier, customer in zip(network.suppliers, network.customers, strict=True):
+            if supplier != OUTSIDE:
+                before[customer] = max(before[customer], before[supplier] + 1)
+    return max(1, int(before.max()))
+
+
+def features(network: Network) -> dict[str, int]:
+    """Return what nodes and links show of themselves, by name: what policies for any number of nodes are made for."""
+    return {
+        "longest lead time": int(network.lead_times.max()),
+        "suppliers in a row": longest_way(network),
+        "prices": int(network.unit_costs.any()),
+        "periods of past demand": network.history.shape[1] if network.history.size else 0,
+        "entries of the calendar": network.calendar.size,
+        "critical ratios of rows": int(network.critical_ratio.size > 0),
+        "lead times of rows": int(network.lead_share.size > 0),
+    }
 
 
 def network_to_json(network: Network) -> dict[str, Any]:

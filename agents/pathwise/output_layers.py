@@ -88,9 +88,10 @@ def _columns(places: np.ndarray) -> slice | Tensor:
 class Quantities(nn.Module):
     """Wanted quantities, cut in proportion where they add up to more than the supplier has.
 
-    With x the output for a link, its customer wants `softplus(x + ONE)` periods of the demand that it serves. Where a
-    supplier's customers, and what it wants to keep itself, add up to more than it has on hand, each gets the same share
-    of what it wants; a supplier that holds no stock ships all it has, in the same proportions.
+    With x the output for a link, its customer wants `softplus(x + ONE)` times what it would order over that link, on
+    average, if it split its orders equally over its links: a period of the demand that it serves where it has but one.
+    Where a supplier's customers, and what it wants to keep itself, add up to more than it has on hand, each gets the
+    same share of what it wants; a supplier that holds no stock ships all it has, in the same proportions.
 
     Source: the data-driven and graph networks of arXiv 2306.11246.
     """
@@ -109,7 +110,7 @@ class Quantities(nn.Module):
         gives[np.flatnonzero(inside), network.suppliers[inside]] = 1.0
         self.register_buffer("gives", torch.tensor(gives), persistent=False)
         self.register_buffer("outside", torch.tensor((~inside).astype(np.float64)), persistent=False)
-        self.register_buffer("demand", torch.tensor(reader.throughput[network.customers]), persistent=False)
+        self.register_buffer("demand", torch.tensor(reader.shares), persistent=False)
         most = np.where(network.holds_stock, 1.0, np.inf)
         self.register_buffer("most", torch.tensor(most), persistent=False)
 

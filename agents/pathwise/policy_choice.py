@@ -33,6 +33,9 @@ Policy = Literal[
     "transformed-newsvendor",
 ]
 
+FOR_ANY_NETWORK: tuple[Policy, ...] = ("gnn", "quantile-newsvendor", "fixed-quantile", "transformed-newsvendor")
+"""Policies whose parameters fit every network with the same `features`: all nodes share them."""
+
 
 def make_policy(
     name: Policy,

@@ -39,11 +39,18 @@ class SimulatedAgent(Agent):
         Raises:
             TypeError: If the env has none.
         """
-        simulator = simulator_of(self.collector.env)
+        return self.simulator_in(self.collector.env)
+
+    def simulator_in(self, env: gym.vector.VectorEnv[Any, Any, Any]) -> Simulator:
+        """Return the simulator of a vector env.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        simulator = simulator_of(env)
         if simulator is None:
-            raise TypeError(
-                f"{self.agent_id}: env {self.env_id or self.collector.env} has no simulator {self.simulator_use}"
-            )
+            named = env.spec.id if env.spec else env
+            raise TypeError(f"{self.agent_id}: env {named} has no simulator {self.simulator_use}")
         return simulator
 
     @property

@@ -74,6 +74,7 @@ class MDPO(OnPolicyAgent):
 
     config: MDPOConfig
     config_class = MDPOConfig
+    network: ActorCritic
 
     def build(self) -> None:
         """Create the policy and the value function, each with its optimiser."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from palaestra.agents.losses.ratios import RatioProvider
 from palaestra.agents.losses.surrogates import approximate_kl, clip_fraction, clipped_surrogate
 from palaestra.agents.losses.values import explained_variance
 from palaestra.agents.memory.rollout import RolloutBuffer
+from palaestra.agents.nn.actor_critic import ActorCritic
 from palaestra.agents.nn.networks import Observation
 from palaestra.agents.nn.spaces import to_tensor
 from palaestra.agents.nn.state_value import StateValue
@@ -93,7 +94,8 @@ class PDPPO(ProximalAgent):
 
     config: PDPPOConfig
     config_class = PDPPOConfig
-    ratio: ClassVar[RatioProvider] = ComponentRatio()
+    network: ActorCritic
+    ratio: RatioProvider = ComponentRatio()
     unsaved = ProximalAgent.unsaved | {"show_decision"}
 
     def _build(self, num_envs: int) -> None:
@@ -109,7 +111,9 @@ class PDPPO(ProximalAgent):
     def build(self) -> None:
         """Create the policy, the two critics and their optimisers."""
         c = self.config
-        self.network = self.make_network()
+        network = self.make_network()
+        assert isinstance(network, ActorCritic)
+        self.network = network
         self.post_critic = StateValue(self.observation_space, c.hidden, c.activation, c.encoder)
         self.clip_range, self.gradient = c.clip_range, self.backpropagate
         shared: dict[str, Any] = {"eps": 1e-5, "max_grad_norm": c.max_grad_norm, "weight_decay": c.weight_decay}

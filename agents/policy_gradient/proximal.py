@@ -16,7 +16,7 @@ from palaestra.agents.losses.ratios import DensityRatio
 from palaestra.agents.losses.surrogates import approximate_kl, clip_fraction, clipped_surrogate
 from palaestra.agents.losses.values import clipped_value_loss
 from palaestra.agents.memory.rollout import RolloutBuffer
-from palaestra.agents.nn.actor_critic import ActorCritic
+from palaestra.agents.nn.actor_critic import ActorCritic, PolicyAndValue
 from palaestra.agents.policy_gradient.ppo_by_hand import PPOGradient, has_gradient_by_hand
 from palaestra.agents.training.metrics import Metrics
 from palaestra.agents.training.on_policy import OnPolicyAgent, OnPolicyConfig
@@ -76,10 +76,11 @@ class ProximalAgent(OnPolicyAgent):
         self.clip_range = c.clip_range
         self.network_optimizer = self.optimizer(self.network, eps=1e-5, max_grad_norm=c.max_grad_norm)
         self.gradient: Callable[[dict[str, Any], float], Metrics] = self.backpropagate
-        if type(self.ratio) is DensityRatio and has_gradient_by_hand(self.network):
-            self.gradient = PPOGradient(self.network, c.vf_coef, c.ent_coef, c.clip_range_vf, c.normalize_advantage)
+        network, plain = self.network, type(self.ratio) is DensityRatio
+        if plain and isinstance(network, ActorCritic) and has_gradient_by_hand(network):
+            self.gradient = PPOGradient(network, c.vf_coef, c.ent_coef, c.clip_range_vf, c.normalize_advantage)
 
-    def make_network(self) -> ActorCritic:
+    def make_network(self) -> PolicyAndValue:
         """Return the policy with its value function."""
         c = self.config
         return ActorCritic(
@@ -127,10 +128,15 @@ class ProximalAgent(OnPolicyAgent):
 
     def loss(self, batch: dict[str, Any], clip_range: float) -> tuple[Tensor, Metrics]:
         """Return the clipped surrogate plus the weighted value loss minus the weighted entropy, and the metrics."""
+        return self.total_loss(*self.evaluate(batch), batch, clip_range)
+
+    def total_loss(
+        self, log_ratio: Tensor, entropy: Tensor, value: Tensor, batch: dict[str, Any], clip_range: float
+    ) -> tuple[Tensor, Metrics]:
+        """Return the loss and the metrics, given what `evaluate` says of the batch."""
         c = self.config
-        log_ratio, entropy, value = self.evaluate(batch)
         advantage = standardise(batch["advantage"]) if c.normalize_advantage else batch["advantage"]
-        policy_loss = clipped_surrogate(log_ratio, advantage, clip_range)
+        policy_loss = self.surrogate(log_ratio, advantage, clip_range)
         value_loss = clipped_value_loss(value, batch["value"], batch["target"], c.clip_range_vf)
         entropy = entropy.mean()
         return policy_loss + c.vf_coef * value_loss - c.ent_coef * entropy, {
@@ -140,6 +146,10 @@ class ProximalAgent(OnPolicyAgent):
             "train/approx_kl": approximate_kl(log_ratio.detach()),
             "train/clip_fraction": clip_fraction(log_ratio.detach(), clip_range),
         }
+
+    def surrogate(self, log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
+        """Return the clipped surrogate of log-ratios `[batch]`, or of those of several parts `[batch, parts]`."""
+        return clipped_surrogate(log_ratio, advantage if log_ratio.dim() == 1 else advantage.unsqueeze(-1), clip_range)
 
     def evaluate(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the log-ratios of the batch's actions, the policy's entropies and the values, each `[batch]`."""

@@ -63,6 +63,7 @@ class TRPO(OnPolicyAgent):
 
     config: TRPOConfig
     config_class = TRPOConfig
+    network: ActorCritic
     unsaved = OnPolicyAgent.unsaved | {"policy_parameters", "region"}
 
     def build(self) -> None:

@@ -43,6 +43,23 @@ def behaviour_data(
         KeyError: If the policy's name is unknown to the world.
         ValueError: If `steps` is below 1.
     """
+    rows = behaviour_rows(policy, env_id, env_kwargs, steps, seed, action_map, device)
+    return {name: values for name, values in rows.items() if name != "env"}
+
+
+def behaviour_rows(
+    policy: Any,
+    env_id: str,
+    env_kwargs: Mapping[str, Any],
+    steps: int,
+    seed: int,
+    action_map: ActionMap,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return what `behaviour_data` does, in order of time, and beside it under "env" which of the envs made each row.
+
+    Arguments and errors are those of `behaviour_data`.
+    """
     if steps < 1:
         raise ValueError(f"behaviour_data: steps={steps}; expected at least 1")
     env = make_vec(env_id, ROWS, env_kwargs=env_kwargs)
@@ -55,7 +72,8 @@ def behaviour_data(
             masks = collector.action_masks
             info = {} if masks is None else {"action_mask": masks}
             action = player.act(collector.observation, info, collector.episode_start)
-            decision = {"action": torch.as_tensor(action_map.from_env(action), device=device)}
+            made = torch.as_tensor(action_map.from_env(action), device=device)
+            decision = {"action": made, "env": torch.arange(ROWS, device=device)}
             parts.append(transitions(collector.step(action), decision, device))
     finally:
         env.close()

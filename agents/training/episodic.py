@@ -80,6 +80,7 @@ class EpisodicAgent(OnPolicyAgent):
 
     config: EpisodicConfig
     config_class = EpisodicConfig
+    network: ActorCritic
     rollout: EpisodeBuffer
     unsaved = OnPolicyAgent.unsaved | {"parameters"}
 

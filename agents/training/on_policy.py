@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from palaestra.agents.agent import Agent
 from palaestra.agents.losses.ratios import DensityRatio, RatioProvider
 from palaestra.agents.memory.rollout import RolloutBuffer
-from palaestra.agents.nn.actor_critic import ActorCritic
+from palaestra.agents.nn.actor_critic import PolicyAndValue
 from palaestra.agents.nn.distributions import Categorical
 from palaestra.agents.nn.networks import ACTIVATIONS, Observation
 from palaestra.agents.nn.normalization import RewardNormalizer
@@ -60,9 +60,9 @@ class OnPolicyAgent(Agent):
     config: OnPolicyConfig
     config_class = OnPolicyConfig
     action_spaces: ClassVar[tuple[type[gym.Space[Any]], ...]] = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
-    ratio: ClassVar[RatioProvider] = DensityRatio()
+    ratio: RatioProvider = DensityRatio()
     """How actions are drawn while collecting, and what is kept of that for the ratio of new to old policy."""
-    network: ActorCritic
+    network: PolicyAndValue
 
     def _build(self, num_envs: int) -> None:
         c = self.config
@@ -73,7 +73,7 @@ class OnPolicyAgent(Agent):
         self.recurrent_state = self.network.initial_state(num_envs, self.device)
 
     @property
-    def behaviour(self) -> ActorCritic:
+    def behaviour(self) -> PolicyAndValue:
         """The network whose policy collects: the learnt one, unless a subclass plays another."""
         return self.network
 

@@ -32,6 +32,10 @@ class ReplayedSeeds:
 
     def __init__(self, agents: Sequence[OffPolicyAgent]) -> None:
         self.agents = list(agents)
+        if type(agents[0]).make_update is not OffPolicyAgent.make_update:
+            raise TypeError(
+                f"{agents[0].agent_id}: its batches are not drawn from its replay alone; train its seeds apart"
+            )
         self.batch = SeedBatch(agents, "learn_from")
         self.replays = StackedReplay([agent.replay for agent in agents])
         self.metrics = StackedMetrics([agent.metrics for agent in agents])

@@ -196,7 +196,8 @@ class RetailNetwork(SupplyNetwork):
 
     Args:
         split: Window of the data: "train", "dev" or "test".
-        sales: File of weekly sales, with as many stores as there are rows of lead times; None draws them.
+        sales: File of weekly sales (see `read_sales`), with as many stores as there are rows of lead times; None draws
+            them.
         products: Number of products that are drawn.
         data_seed: Seed of what is drawn, 0 to 2**32 - 1.
         store_lead_times: From each warehouse to each store, in weeks, `[stores][warehouses]`, None where there is no

@@ -134,7 +134,7 @@ class RetailStore(Simulator[RetailState]):
 
     Args:
         split: Window of the data: "train", "dev" or "test".
-        sales: File of weekly sales; None draws them.
+        sales: File of weekly sales (see `read_sales`); None draws them.
         products: Number of products that are drawn.
         stores: Number of stores that are drawn.
         data_seed: Seed of what is drawn, 0 to 2**32 - 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,9 @@ HISTORY = 16
 
 CHRISTMAS_SPAN = 182.0
 """Days by which days from Christmas are divided."""
+
+DATA_FOLDER = "PALAESTRA_DATA"
+"""Environment variable that names the folder where files of sales may be given by their names alone."""
 
 Split = Literal["train", "dev", "test"]
 
@@ -70,11 +74,19 @@ def read_sales(world: str, path: str | Path) -> WeeklySales:
     It holds `weekly_sales`, numbers `[products, stores, weeks]`, of which those below 0 (returns) count as 0, and
     `days_from_christmas`, integers `[weeks]`. Other entries are not read.
 
+    Args:
+        world: Name of the world, for errors.
+        path: The file; a relative path that leads to none is also looked for in the folder that the environment
+            variable `PALAESTRA_DATA` names, so that claims need not say where a machine keeps its data.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If an entry is missing or of a wrong shape, or a number is not finite.
     """
-    with np.load(path, allow_pickle=False) as archive:
+    found = Path(path)
+    if not found.exists() and DATA_FOLDER in os.environ:
+        found = Path(os.environ[DATA_FOLDER]) / found
+    with np.load(found, allow_pickle=False) as archive:
         missing = {"weekly_sales", "days_from_christmas"} - set(archive.files)
         if missing:
             raise ValueError(f"{world}: sales={str(path)!r} lacks {sorted(missing)}; it holds {sorted(archive.files)}")

@@ -145,6 +145,97 @@ SMALL: dict[str, dict[str, Any]] = {
             "fast-td3": {"num_envs": 1, "train_freq": 1, "return_min": -20.0, "return_max": 5.0, "weight_decay": 0.001},
         }.items()
     },
+    **{
+        agent_id: {
+            "hidden": (32, 32),
+            "learning_starts": 50,
+            "batch_size": 32,
+            "buffer_size": 2_000,
+            "levels": 5,
+            **own,
+        }
+        for agent_id, own in {
+            "dacer": {
+                "train_freq": 1,
+                "reward_scale": 1.0,
+                "entropy_interval": 25,
+                "entropy_states": 8,
+                "entropy_samples": 20,
+            },
+            "dipo": {"critic_learning_rate": 3e-3, "climbing_steps": 5},
+            "qsm": {"critic_learning_rate": 3e-3, "score_scale": 0.25},
+            "qvpo": {"critic_learning_rate": 3e-3, "own_actions": 8, "behaviour_actions": 2, "evaluation_actions": 8},
+        }.items()
+    },
+    **{
+        agent_id: {
+            "hidden": (32, 32),
+            "critic_hidden": (32, 32),
+            "num_critics": 3,
+            "levels": 3,
+            "learning_starts": 50,
+            "batch_size": 32,
+            "buffer_size": 2_000,
+            **own,
+        }
+        for agent_id, own in {
+            "expo": {
+                "base_hidden": (32, 32),
+                "base_trunk": "mlp",
+                "base_tau": 0.05,
+                "num_samples": 2,
+                "edit_scale": 0.5,
+                "gradient_steps": 1,
+                "policy_delay": 1,
+            },
+            "pa-rl": {
+                "critic_learning_rate": 3e-3,
+                "num_samples": 4,
+                "kept_samples": 2,
+                "climbing_steps": 2,
+                "climbing_rate": 0.03,
+                "return_min": -20.0,
+                "return_max": 5.0,
+                "num_atoms": 101,
+            },
+        }.items()
+    },
+    **{
+        agent_id: {
+            "hidden": (32, 32),
+            "value_hidden": (32, 32),
+            "num_envs": 1,
+            "n_steps": 40,
+            "batch_size": 40,
+            "n_epochs": 4,
+            "normalize_observation": True,
+            "normalize_reward": True,
+            **own,
+        }
+        for agent_id, own in {
+            "fpo": {"flow_steps": 5},
+            "policyflow": {"flow_steps": 5},
+            "dppo": {
+                "critic_learning_rate": 3e-3,
+                "levels": 5,
+                "learnt_steps": 3,
+                "imitated_steps": 200,
+                "imitation_updates": 100,
+            },
+        }.items()
+    },
+    "gorl": {
+        "hidden": (32, 32),
+        "n_steps": 40,
+        "batch_size": 40,
+        "n_epochs": 4,
+        "normalize_observation": True,
+        "normalize_reward": True,
+        "stage_steps": 40,
+        "collection_steps": 30,
+        "decoder_hidden": (16,),
+        "decoder_epochs": 2,
+    },
     "hdpo": {"hidden": (8,), "num_paths": 2, "periods": 5, "warm_up": 0},
     "ts-ddr": {"hidden": (8,), "num_paths": 2},
 }
@@ -227,9 +318,19 @@ IDENTITY: dict[str, tuple[int, dict[str, Any]]] = {
     "simba-sac": (3_000, {}),
     "bro": (3_000, {"resets": ()}),
     "fast-td3": (3_000, {}),
+    "dacer": (3_000, {}),
+    "expo": (3_000, {}),
+    "pa-rl": (3_000, {}),
+    "dipo": (3_000, {}),
+    "qsm": (3_000, {}),
+    "qvpo": (3_000, {}),
     "dqn": (2_000, {}),
     "qr-dqn": (2_000, {"num_quantiles": 20}),
     "ppo": (6_000, {"normalize_reward": False}),
+    "fpo": (6_000, {"normalize_reward": False, "learning_rate": 1e-3}),
+    "policyflow": (6_000, {"normalize_reward": False}),
+    "dppo": (6_000, {"normalize_reward": False}),
+    "gorl": (6_000, {"normalize_reward": False, "stage_steps": 3_000, "stages": 2}),
     "pdppo": (6_000, {}),
     "prorl": (20_000, {**EPISODIC_IDENTITY, "learning_rate": 0.01}),
     "tscac": (4_000, {"multipliers": (0.3,), "weight_cap": 1e4}),
@@ -386,7 +487,7 @@ def test_termination_and_truncation_on_a_chain(agent_id: str, ending: str) -> No
     if agent_id == "pdppo":
         # With the loss of the minimum the higher critic is never corrected.
         tuned |= {"batch_size": 30, "critics": "separate", "standardise_returns": False, "weight_decay": 0.0}
-    elif agent_id in ("ppo", "props", "pmoe-ppo"):
+    elif agent_id in ("ppo", "props", "pmoe-ppo", "fpo", "policyflow", "dppo", "gorl"):
         tuned |= {"batch_size": 30, "n_epochs": 4, "vf_coef": 1.0}
     elif episodic(agent_id):
         tuned |= {"value_learning_rate": 3e-3}

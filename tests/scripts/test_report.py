@@ -207,3 +207,24 @@ def test_one_picture_holds_the_curves_of_all_arms_and_the_levels_claimed(many_ar
     assert panel.title == "table-of-two on Pendulum-v1"
     (picture,) = report.draw_pictures(results)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_directions_that_were_measured_are_drawn_of_the_arms_that_have_them(many_arms):
+    pytest.importorskip("matplotlib")
+    results = many_arms()
+    (claim,) = report.read_claims(results / "claims")
+    path = report.rows_file(results, claim)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["arm"] != "still":
+            shares = {f"action-directions/share-{k:02d}": 0.0 for k in range(24)}
+            row["measures"] = {**shares, f"action-directions/share-{row['seed']:02d}": 1.0}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = report.claim_directions(claim, report.read_rows(path))
+    assert list(found) == ["fast", "slow"]
+    np.testing.assert_array_equal(found["fast"], np.eye(24)[[0, 1, 2]])
+    assert [picture.name for picture in report.draw_pictures(results)] == [
+        "table-of-two.png",
+        "table-of-two-directions.png",
+    ]
+    assert "![directions of actions](pictures/table-of-two-directions.png)" in report.report_text(results)

@@ -31,7 +31,7 @@ class Scripted:
         return self.act(observation, state)
 
     def __getattr__(self, name):
-        if name in ("config", "device", "stochastic_modes", "action_probabilities"):
+        if name in ("config", "device", "stochastic_modes", "action_probabilities", "acting_in"):
             raise AttributeError(name)
         pytest.fail(f"evaluation touched {name}")
 

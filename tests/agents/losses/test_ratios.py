@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Generator, Tensor
 
+from palaestra.agents.losses.chain_ratio import ChainRatio
 from palaestra.agents.losses.divergences import kl_divergence
+from palaestra.agents.losses.flow_ratios import FlowMatchingRatio, VelocityRatio
+from palaestra.agents.losses.latent_ratio import LatentRatio
 from palaestra.agents.losses.ratios import DensityRatio, RatioProvider
 from palaestra.agents.losses.surrogates import clipped_surrogate, penalised_surrogate
 from palaestra.agents.nn.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from palaestra.agents.nn.generative.diffusion import DiffusionHead
+from palaestra.agents.nn.generative.fine_tuned import FineTunedDiffusion, FineTunedPolicy
+from palaestra.agents.nn.generative.flow import FlowHead, FlowPolicy
+from palaestra.agents.nn.generative.noisy_flow import NoisyFlow
 from palaestra.agents.nn.mixtures import GaussianMixture
 from palaestra.agents.policy_gradient.ppo import PPO
 from palaestra.agents.registry import make_agent
@@ -29,13 +38,42 @@ def mixture(leaves: list[Tensor]) -> GaussianMixture:
     return GaussianMixture(leaves[0], DiagonalGaussian(mean, log_std))
 
 
+def flow(leaves: list[Tensor]) -> FlowPolicy:
+    """What the observations say of a random flow is the leaf."""
+    return FlowPolicy(random_head(FlowHead), leaves[0])
+
+
+def noisy_flow(leaves: list[Tensor]) -> NoisyFlow:
+    return NoisyFlow(flow(leaves), leaves[1].mean(0))
+
+
+def chain(leaves: list[Tensor]) -> FineTunedPolicy:
+    """The last three of five steps, of which the two before belong to a base."""
+    policy = FineTunedDiffusion(random_head(DiffusionHead, levels=5), 3, 0.1).double()(torch.zeros(BATCH, FEATURES))
+    return replace(policy, actor=replace(policy.actor, features=leaves[0]))
+
+
+def random_head(kind: Callable[..., Any], **options: Any) -> Any:
+    torch.manual_seed(0)
+    return kind(spaces.Box(-1.0, 1.0, (FEATURES,)), 2, (16,), "tanh", **options).double()
+
+
+FEATURES = 4
 CASES: dict[str, tuple[RatioProvider, Policy, list[int]]] = {
     "gaussian": (DensityRatio(), lambda leaves: DiagonalGaussian(leaves[0], leaves[1]), [2, 2]),
     "categorical": (DensityRatio(), lambda leaves: Categorical(leaves[0]), [4]),
     "several categorical": (DensityRatio(), lambda leaves: MultiCategorical(leaves[0], [2, 3]), [5]),
     "mixture": (DensityRatio(), mixture, [3, 6, 6]),
+    "latent": (LatentRatio(), lambda leaves: DiagonalGaussian(leaves[0], leaves[1]), [2, 2]),
+    "flow matching": (FlowMatchingRatio(3), flow, [FEATURES]),
+    "flow matching, velocity": (FlowMatchingRatio(3, "velocity"), flow, [FEATURES]),
+    "flow matching, each draw": (FlowMatchingRatio(3, each_draw=True), flow, [FEATURES]),
+    "velocity": (VelocityRatio(1), noisy_flow, [FEATURES, 2]),
+    "velocity, several times": (VelocityRatio(5), noisy_flow, [FEATURES, 2]),
+    "denoising chain": (ChainRatio(), chain, [FEATURES]),
 }
 """A provider, what makes a policy of leaves `[batch, width]`, and their widths."""
+WITH_DIVERGENCE = ("gaussian", "categorical", "several categorical", "latent")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -54,16 +92,20 @@ def test_unchanged_parameters_give_a_log_ratio_of_zero_and_the_policy_gradient(c
         inputs = [leaf.clone().requires_grad_() for leaf in leaves]
         policy = make(inputs)
         log_ratio = provider.log_ratio(policy, kept)
-        assert torch.equal(log_ratio, torch.zeros(BATCH, dtype=torch.float64))
+        assert log_ratio.shape[0] == BATCH
+        assert torch.equal(log_ratio, torch.zeros_like(log_ratio))
         return torch.autograd.grad(surrogate(policy, log_ratio), inputs)
 
     def penalised(policy: Any, log_ratio: Tensor) -> Tensor:
-        divergence = log_ratio.square() if case == "mixture" else kl_divergence(policy, old)
-        return penalised_surrogate(log_ratio, advantage, divergence, 0.5)
+        divergence = kl_divergence(policy, old) if case in WITH_DIVERGENCE else log_ratio.square()
+        return penalised_surrogate(log_ratio, weight(log_ratio), divergence, 0.5)
 
-    expected = gradients(lambda _, log_ratio: -(advantage * log_ratio).mean())
-    assert max(float(gradient.abs().max()) for gradient in expected) > 0.01
-    for surrogate in (lambda _, log_ratio: clipped_surrogate(log_ratio, advantage, 0.2), penalised):
+    def weight(log_ratio: Tensor) -> Tensor:
+        return advantage if log_ratio.dim() == 1 else advantage.unsqueeze(-1)
+
+    expected = gradients(lambda _, log_ratio: -(weight(log_ratio) * log_ratio).mean())
+    assert max(float(gradient.abs().max()) for gradient in expected) > 1e-3
+    for surrogate in (lambda _, log_ratio: clipped_surrogate(log_ratio, weight(log_ratio), 0.2), penalised):
         for ours, theirs in zip(gradients(surrogate), expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
 

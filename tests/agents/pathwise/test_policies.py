@@ -178,6 +178,29 @@ def test_levels_start_at_the_mean_of_the_demand_they_cover() -> None:
     np.testing.assert_allclose(reader.throughput, world.throughput)
 
 
+def test_equal_shares_add_up_to_what_nodes_need(world: Any) -> None:
+    """Into each node flows what it needs; out of a supplier, what its customers ask of it; trees pass all demand on."""
+    network, reader = world.network, NetworkReader(world.network)
+    for node in range(len(network.nodes)):
+        into, out = network.customers == node, network.suppliers == node
+        np.testing.assert_allclose(reader.shares[into].sum(), reader.needs[node])
+        np.testing.assert_allclose(reader.shares[out].sum() + network.demand_mean[node], reader.needs[node])
+        np.testing.assert_allclose(reader.shares[into], reader.shares[into][0])
+    if len(network.nodes) == len(network.suppliers):
+        np.testing.assert_allclose(reader.needs, reader.throughput)
+
+
+def test_first_wishes_add_up_to_a_period_of_demand() -> None:
+    """Whatever the number of suppliers of a store: three that each sent a period's demand would flood it."""
+    network = WORLDS["retail"].network
+    reader = NetworkReader(network)
+    plenty = torch.full((1, len(network.units)), 100.0, dtype=torch.float64)
+    wanted = Quantities(reader)(torch.zeros(1, len(network.suppliers), dtype=torch.float64), plenty)[0]
+    for node in np.flatnonzero(network.demand_mean > 0.0):
+        into = np.flatnonzero(network.customers == node)
+        torch.testing.assert_close(wanted[into].sum().item(), float(network.demand_mean[node]))
+
+
 # Networks
 
 

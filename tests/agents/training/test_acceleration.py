@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from palaestra.agents.memory.improvable import ImprovedActions
 from palaestra.agents.registry import make_agent
 from palaestra.agents.training.acceleration import LONGEST, WARM_UP, Updates, accelerate
 from tests.agents.test_laws import assert_same, fingerprint
@@ -26,6 +27,10 @@ ENVS = {
     "fast-td3": "Pendulum-v1",
     "mdpo-off": "Pendulum-v1",
     "pmoe": "Pendulum-v1",
+    "dacer": "Pendulum-v1",
+    "dipo": "Pendulum-v1",
+    "qsm": "Pendulum-v1",
+    "qvpo": "Pendulum-v1",
     "dqn": "CartPole-v1",
     "qr-dqn": "CartPole-v1",
 }
@@ -35,6 +40,10 @@ OWN: dict[str, dict[str, Any]] = {
     "bro": {"critic_hidden": (16, 16), "num_quantiles": 8, "resets": (35,)},
     "fast-td3": {"critic_hidden": (16, 16), "num_envs": 1},
     "mdpo-off": {"old_policy_interval": 30},
+    "dacer": {"levels": 3, "entropy_interval": 25, "entropy_states": 4, "entropy_samples": 10},
+    "dipo": {"levels": 3, "climbing_steps": 3},
+    "qsm": {"levels": 3},
+    "qvpo": {"levels": 3, "own_actions": 4, "evaluation_actions": 4},
 }
 """What keeps an agent small."""
 LOOKS_AT_DATA = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "unique")
@@ -98,7 +107,7 @@ class Recorder:
 
 
 def parts(agent: Any) -> list[Any]:
-    return [v for v in vars(agent).values() if isinstance(v, torch.nn.Module | torch.optim.Optimizer)]
+    return [v for v in vars(agent).values() if isinstance(v, torch.nn.Module | torch.optim.Optimizer | ImprovedActions)]
 
 
 def make(agent_id: str, **config: Any) -> Any:

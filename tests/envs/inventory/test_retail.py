@@ -293,6 +293,21 @@ def test_worlds_take_sales_from_a_file(make: Any, tmp_path: Path) -> None:
         RetailNetwork(sales=path, store_lead_times=[(1,), (2,)], warehouse_holding_costs=(0.1,), supply_costs=(0.1,))
 
 
+def test_names_alone_are_looked_for_among_the_data(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    sales_file(folder / "sales.npz")
+    with pytest.raises(FileNotFoundError, match=r"sales\.npz"):
+        make(sales="sales.npz")
+    monkeypatch.setenv("PALAESTRA_DATA", str(folder))
+    assert make(sales="sales.npz", split="train").horizon == 120 - 60 - HISTORY
+    with pytest.raises(FileNotFoundError, match=r"data/other\.npz"):
+        make(sales="other.npz")
+    monkeypatch.chdir(tmp_path)
+    sales_file(tmp_path / "other.npz")
+    assert make(sales="other.npz", split="train").horizon == 120 - 60 - HISTORY
+
+
 @pytest.mark.skipif(
     not (Path(os.environ.get("PALAESTRA_DATA", "")) / "weekly_sales.npz").is_file(),
     reason="PALAESTRA_DATA names no folder with weekly_sales.npz",
