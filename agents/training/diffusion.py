@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from palaestra.agents.losses.values import squared_error_per_critic, td_target
+from palaestra.agents.losses.values import SquaredError, td_target
 from palaestra.agents.memory.replay import Batch
 from palaestra.agents.nn.critic import CriticBank, target_copy
 from palaestra.agents.nn.distributions import standard_normal_like
@@ -16,7 +16,8 @@ from palaestra.agents.nn.generative.diffusion import DiffusionHead, DiffusionPol
 from palaestra.agents.nn.generative.generative_actor import generate
 from palaestra.agents.nn.generative.schedules import SCHEDULES
 from palaestra.agents.nn.networks import Observation
-from palaestra.agents.training.off_policy import OffPolicyAgent, OffPolicyConfig, minimise
+from palaestra.agents.training.off_policy import OffPolicyAgent, OffPolicyConfig
+from palaestra.agents.training.regression import regress
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,9 @@ class DiffusionAgent(OffPolicyAgent):
         with torch.no_grad():
             next_value = self.target_critics(batch.next_observation, next_action).amin(0)
             target = td_target(batch.reward, batch.terminated, next_value, self.config.gamma)
-        values = self.critics(batch.observation, batch.action)
-        loss = squared_error_per_critic(values, target).sum()
-        minimise(loss, self.critic_optimizer)
-        return loss.detach(), values.detach().mean()
+        inputs = batch.observation, batch.action
+        values, loss = regress(self.critics, inputs, target, SquaredError(), self.critic_optimizer)
+        return loss, values.mean()
 
     def imitation_losses(self, policy: DiffusionPolicy, action: Tensor) -> Tensor:
         """Return the denoising loss `[rows]` of actions `[rows, action_dim]`, each at a random level."""
