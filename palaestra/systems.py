@@ -196,6 +196,31 @@ DECLARED: tuple[Declaration, ...] = (
         claims=("hnpg-combination-lock",),
     ),
     Declaration(
+        title="GoRL: An Algorithm-Agnostic Framework for Online Reinforcement Learning with Generative Policies",
+        short="GoRL",
+        kind="agent",
+        reach="gorl",
+        tests=(
+            "tests/agents/policy_gradient/test_gorl.py",
+            "tests/agents/nn/generative/test_flow.py",
+            "tests/agents/losses/test_ratios.py",
+        ),
+        claims=("generative-multigoal-visits",),
+    ),
+    Declaration(
+        title="PolicyFlow: Policy Optimization with Continuous Normalizing Flow in Reinforcement Learning",
+        short="PolicyFlow",
+        kind="agent",
+        reach="policyflow",
+        tests=(
+            "tests/agents/policy_gradient/test_policyflow.py",
+            "tests/agents/losses/test_flow_ratios.py",
+            "tests/agents/nn/generative/test_flow.py",
+            "tests/agents/evaluation/test_ratio_error.py",
+        ),
+        claims=("policyflow-multigoal-bending", "flow-ratio-errors"),
+    ),
+    Declaration(
         title="EXPO: Stable Reinforcement Learning with Expressive Policies",
         short="EXPO",
         kind="agent",
