@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.summary.writer import event_file_writer
 
 from palaestra.agents.training.logging import RunLogger, is_time_column, read_metrics
 
@@ -24,6 +26,9 @@ from palaestra.agents.training.logging import RunLogger, is_time_column, read_me
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 12.5)
+    # Files of events begun in one second are read in the order of a count, as text: 10 would come before 9.
+    count = itertools.count(1000)
+    monkeypatch.setattr(event_file_writer._global_uid, "get", lambda: next(count))
 
 
 def rows_of_a_run() -> Iterator[tuple[int, dict[str, Any]]]:
